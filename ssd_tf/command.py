@@ -1,0 +1,155 @@
+"""What every command shares: flags, one-line errors, progress, tables.
+
+A mistake of the user is a `UserError`: one line that names the file or flag,
+the value and the remedy; the command ends with exit code 1 and no traceback.
+Every other exception is a bug and keeps its traceback.
+
+This module and `ssd_tf.files` are the only ones of `ssd_tf` that
+`ssd_tf.datasets` may import. Neither TensorFlow nor Keras is imported here.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from absl import flags
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+# Seconds between two plain progress lines where the output is no terminal.
+PLAIN_INTERVAL = 15.0
+
+
+class UserError(Exception):
+    """A mistake of the user, told in one line with its remedy."""
+
+
+def run(
+    main: Callable[[], None],
+    flag_values: flags.FlagValues,
+    description: str,
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Parses the flags, calls `main` and turns a `UserError` into exit code 1.
+
+    Args:
+      main: the command; it reads `flag_values` itself.
+      flag_values: the command's own flags (not absl's global ones, so that
+        several commands can be imported into one process).
+      description: text above the flags in `--help`.
+      argv: program name and arguments; `sys.argv` by default.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    if any(arg in ("--help", "-help", "-h") for arg in argv[1:]):
+        print(f"{description.strip()}\n{flag_values.get_help()}")
+        sys.exit(0)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        rest = flag_values(argv)[1:]
+        if rest:
+            raise UserError(
+                f"unexpected argument {rest[0]!r}; "
+                "flags are written --name=value, see --help"
+            )
+        main()
+    except flags.Error as error:
+        _fail(f"{error}; see --help")
+    except UserError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted")
+
+
+def _fail(message: str) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(1)
+
+
+def say(message: str = "") -> None:
+    """Prints one line on standard output at once."""
+    print(message, flush=True)
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    """Prints a table; the first column is text, the others are numbers."""
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*[str(cell) for cell in row])
+    # Wide enough that a pipe or log file never cuts a row.
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+@contextlib.contextmanager
+def progress(
+    description: str, total: int | None, unit: str = "images"
+) -> Iterator[Callable[..., None]]:
+    """A progress bar, or a plain line now and then outside a terminal.
+
+    Yields:
+      `advance(steps=1, units=None, text="")`: counts `steps` of `total`;
+      `units` (default: as many as steps) make the speed in `unit`/s; `text`
+      is shown behind it.
+    """
+    show = _bar if sys.stdout.isatty() else _plain_lines
+    with show(description, total) as update:
+        started, counted = time.monotonic(), 0
+
+        def advance(steps: int = 1, units: int | None = None, text: str = ""):
+            nonlocal counted
+            counted += steps if units is None else units
+            speed = counted / max(time.monotonic() - started, 1e-9)
+            update(steps, f"{speed:.1f} {unit}/s {text}".rstrip())
+
+        yield advance
+
+
+@contextlib.contextmanager
+def _bar(description, total):
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[info]}"),
+    )
+    with Progress(*columns) as bar:
+        task = bar.add_task(description, total=total, info="")
+        yield lambda steps, info: bar.update(task, advance=steps, info=info)
+
+
+@contextlib.contextmanager
+def _plain_lines(description, total):
+    started = last = time.monotonic()
+    done, latest = 0, ""
+
+    def line():
+        seconds = time.monotonic() - started
+        left = "?" if not total else f"{seconds * (total / done - 1):.0f}"
+        say(f"{description}: {done}/{total or '?'}, ETA {left} s, {latest}")
+
+    def update(steps, info):
+        nonlocal done, latest, last
+        done, latest = done + steps, info
+        if time.monotonic() - last > PLAIN_INTERVAL:
+            last = time.monotonic()
+            line()
+
+    yield update
+    if done:
+        line()

@@ -1,0 +1,64 @@
+"""Writing files so that nothing half written is ever found.
+
+Everything goes to a temporary name in the target's own folder first and is
+then renamed, which is atomic on one file system.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Iterator
+
+
+def temporary_name(path: str | os.PathLike) -> pathlib.Path:
+    """A hidden, never numeric, unused name beside `path`."""
+    path = pathlib.Path(path)
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+@contextlib.contextmanager
+def replace_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a temporary name; on success it becomes `path`, else it goes."""
+    temporary = temporary_name(path)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields an empty temporary folder; on success it becomes `path`.
+
+    Raises:
+      FileExistsError: `path` is there already and is not an empty folder.
+    """
+    path = pathlib.Path(path)
+    temporary = temporary_name(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():
+            if any(path.iterdir()):
+                raise FileExistsError(f"{path} is there already")
+            path.rmdir()
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes UTF-8 text."""
+    with replace_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, value: object) -> None:
+    """Writes indented JSON; NaN and infinity are refused (not legal JSON)."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")

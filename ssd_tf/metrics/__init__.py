@@ -1,0 +1,1 @@
+"""Detection metrics; NumPy only, nothing here knows a network or a file."""

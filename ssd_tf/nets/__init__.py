@@ -1,0 +1,1 @@
+"""Networks: image -> end points -> per-layer logits and localisations."""
