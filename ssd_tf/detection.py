@@ -1,0 +1,245 @@
+"""From network outputs to detections: decode, select, suppress, keep.
+
+The one implementation under evaluation, drawing and export. Works on the
+concatenated anchor axis; knows nothing of ground truth or files.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from ssd_tf import boxes as geometry
+from ssd_tf import encoder, losses
+
+
+# Neighbours ranked by their maximum first, see `_top_k`.
+_GROUP = 6
+
+
+class Detections(NamedTuple):
+    """Detections of a batch, by descending score, zero padded."""
+
+    detection_boxes: tf.Tensor  # float32 [B, K, 4], clipped to the image
+    detection_scores: tf.Tensor  # float32 [B, K]
+    detection_classes: tf.Tensor  # int32 [B, K], 1-based, 0 pads
+    num_detections: tf.Tensor  # int32 [B]
+
+
+def detect(
+    logits: losses.Layers,
+    localisations: losses.Layers,
+    anchors: tf.Tensor,
+    prior_scaling: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
+    select_threshold: float = 0.01,
+    nms_threshold: float = 0.45,
+    top_k: int = 400,
+    keep_top_k: int = 200,
+) -> Detections:
+    """Detections of a batch of images (Caffe's DetectionOutput layer).
+
+    Per class the `top_k` best scores from `select_threshold` on compete by
+    non-maximum suppression; of all survivors of an image the `keep_top_k`
+    best are kept.
+
+    Args:
+      logits: float32, list of `[B, h, w, a, C]` or one `[B, A, C]`.
+      localisations: float32, list of `[B, h, w, a, 4]` or one `[B, A, 4]`.
+      anchors: float32 `[A, 4]`, centre form.
+      prior_scaling: the variances of cx, cy, w, h.
+      select_threshold: smallest score that counts.
+      nms_threshold: IoU beyond which the lower score goes.
+      top_k: candidates per class and image.
+      keep_top_k: detections per image, K.
+
+    Returns:
+      `Detections`. An anchor with a NaN in its outputs detects nothing.
+    """
+    logits = tf.cast(losses.flatten_layers(logits, 1), tf.float32)
+    localisations = losses.flatten_layers(localisations, 1)
+    boxes = encoder.decode_boxes(
+        tf.cast(localisations, tf.float32), anchors, prior_scaling
+    )
+    scores, boxes = select_top_k(
+        tf.nn.softmax(logits), boxes, select_threshold, top_k
+    )  # [B, C - 1, k], [B, C - 1, k, 4]
+    num_classes, candidates = scores.shape[1], scores.shape[2]
+    kept, count = _suppress_all_classes(
+        scores, boxes, nms_threshold, keep_top_k
+    )  # [B, K], [B]
+
+    def pick(values):
+        """Values [B, C - 1, k, ...] of the kept candidates, zero padded."""
+        shape = [-1, num_classes * candidates, *values.shape[3:]]
+        picked = tf.gather(tf.reshape(values, shape), kept, batch_dims=1)
+        real = tf.range(keep_top_k) < count[:, None]
+        while real.shape.rank < picked.shape.rank:
+            real = real[..., None]
+        return tf.where(real, picked, tf.zeros([], picked.dtype))
+
+    classes = tf.range(1, num_classes + 1)[None, :, None]
+    classes = tf.broadcast_to(classes, tf.shape(scores))
+    return Detections(
+        pick(geometry.clip(boxes)), pick(scores), pick(classes), count
+    )
+
+
+def select_top_k(
+    predictions: tf.Tensor,
+    boxes: tf.Tensor,
+    select_threshold: float,
+    top_k: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The best candidates of every class but the background.
+
+    Args:
+      predictions: probabilities float32 `[B, A, C]`.
+      boxes: float32 `[B, A, 4]`.
+      select_threshold: smallest score that counts.
+      top_k: candidates per class and image; all where there are fewer anchors.
+
+    Returns:
+      Scores `[B, C - 1, k]` by descending score and boxes `[B, C - 1, k, 4]`;
+      both are 0 where the score is below the threshold or the box not finite.
+    """
+    finite = tf.reduce_all(tf.math.is_finite(boxes), axis=-1)
+    scores = tf.transpose(predictions[..., 1:], [0, 2, 1])  # [B, C - 1, A]
+    selected = (scores >= select_threshold) & finite[:, None]
+    scores = tf.where(selected, scores, 0.0)
+    top_k = min(top_k, boxes.shape[1])
+    scores, anchor = _top_k(scores, top_k)
+    boxes = tf.gather(boxes, anchor, batch_dims=1)
+    return scores, tf.where(scores[..., None] > 0, boxes, 0.0)
+
+
+def _top_k(values: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """`tf.math.top_k` along the last axis of `[B, C, A]`, faster when A >> k.
+
+    The k best values lie in the k groups with the best maxima, and two short
+    rankings take half the time of a long one on a CPU. Of values that tie for
+    the last places any may be named.
+    """
+    size = values.shape[-1]
+    if size <= k * _GROUP:
+        return tf.math.top_k(values, k)
+    padded = tf.pad(values, [[0, 0], [0, 0], [0, -size % _GROUP]])
+    groups = tf.reshape(
+        padded, [-1, values.shape[1], -(-size // _GROUP), _GROUP]
+    )
+    best = tf.math.top_k(tf.reduce_max(groups, axis=-1), k).indices
+    members = tf.gather(groups, best, batch_dims=2)  # [B, C, k, GROUP]
+    members = tf.reshape(members, [-1, values.shape[1], k * _GROUP])
+    values, place = tf.math.top_k(members, k)
+    group = tf.gather(best, place // _GROUP, batch_dims=2)
+    # Where zeros are ranked, those of the padding may come first.
+    index = tf.minimum(group * _GROUP + place % _GROUP, size - 1)
+    return values, index
+
+
+def _suppress_all_classes(scores, boxes, nms_threshold, keep_top_k):
+    """Per-class suppression of all classes of an image in one pass.
+
+    Boxes of class k are moved to the k-th cell of a grid, so that those of
+    different classes never meet, and one greedy pass by score stops as soon
+    as the image's `keep_top_k` are found. A square grid keeps the shifts, and
+    with them the loss of precision, small.
+
+    Returns:
+      Indices `[B, K]` into the flattened candidates, and counts `[B]`.
+    """
+    num_classes, candidates = scores.shape[1], scores.shape[2]
+    columns = math.ceil(math.sqrt(num_classes))
+    cells = tf.range(num_classes)
+    cells = tf.stack([cells // columns, cells % columns] * 2, axis=-1)
+    cells = tf.cast(cells, tf.float32)[:, None]  # [C - 1, 1, 4]
+
+    def suppress(image):
+        image_scores, image_boxes = image
+        low = tf.reduce_min(image_boxes)
+        spacing = tf.reduce_max(image_boxes) - low + 1.0
+        shifted = image_boxes - low + cells * spacing
+        return _suppress(
+            tf.reshape(shifted, [num_classes * candidates, 4]),
+            tf.reshape(image_scores, [-1]),
+            nms_threshold,
+            keep_top_k,
+        )
+
+    return _map_rows(suppress, (scores, boxes), keep_top_k)
+
+
+def detect_per_class(
+    predictions: tf.Tensor,
+    boxes: tf.Tensor,
+    select_threshold: float = 0.0,
+    nms_threshold: float = 0.5,
+    clipping_bbox: Sequence[float] | None = None,
+    top_k: int = 400,
+    keep_top_k: int = 200,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The port's detections: a limit per class and none per image.
+
+    Args:
+      predictions: probabilities float32 `[B, A, C]`.
+      boxes: float32 `[B, A, 4]`.
+      select_threshold: smallest score that counts.
+      nms_threshold: IoU beyond which the lower score goes.
+      clipping_bbox: `[4]`, cuts the boxes that are left.
+      top_k: candidates per class and image.
+      keep_top_k: detections per class and image, K.
+
+    Returns:
+      Scores `[B, C - 1, K]` and boxes `[B, C - 1, K, 4]`, zero padded.
+    """
+    scores, boxes = select_top_k(predictions, boxes, select_threshold, top_k)
+    num_classes, candidates = scores.shape[1], scores.shape[2]
+    flat_scores = tf.reshape(scores, [-1, candidates])
+    flat_boxes = tf.reshape(boxes, [-1, candidates, 4])
+
+    def suppress(row):
+        return _suppress(row[1], row[0], nms_threshold, keep_top_k)
+
+    kept, count = _map_rows(suppress, (flat_scores, flat_boxes), keep_top_k)
+    real = tf.range(keep_top_k) < count[:, None]
+    scores = tf.where(real, tf.gather(flat_scores, kept, batch_dims=1), 0.0)
+    boxes = tf.gather(flat_boxes, kept, batch_dims=1)
+    if clipping_bbox is not None:
+        window = tf.convert_to_tensor(clipping_bbox, tf.float32)
+        boxes = geometry.clip(boxes, window)
+    boxes = tf.where(real[..., None], boxes, 0.0)
+    return (
+        tf.reshape(scores, [-1, num_classes, keep_top_k]),
+        tf.reshape(boxes, [-1, num_classes, keep_top_k, 4]),
+    )
+
+
+def _suppress(boxes, scores, nms_threshold, keep_top_k):
+    """Greedy suppression of one list: indices [K], 0 padded, and their count.
+
+    Score 0 marks what was not selected and is never kept. The kernel is V5
+    because V4, which `tf.image.non_max_suppression_padded` takes, needs six
+    times as long for 8000 candidates.
+    """
+    kept = tf.raw_ops.NonMaxSuppressionV5(
+        boxes=boxes,
+        scores=scores,
+        max_output_size=keep_top_k,
+        iou_threshold=nms_threshold,
+        score_threshold=0.0,
+        soft_nms_sigma=0.0,
+        pad_to_max_output_size=True,
+    )
+    return kept.selected_indices, kept.valid_outputs
+
+
+def _map_rows(suppress, rows, keep_top_k):
+    """Maps the suppression, whose kernel has no batch axis, over rows."""
+    return tf.map_fn(
+        suppress,
+        rows,
+        fn_output_signature=(
+            tf.TensorSpec([keep_top_k], tf.int32),
+            tf.TensorSpec([], tf.int32),
+        ),
+    )

@@ -1,0 +1,24 @@
+"""Names of networks."""
+
+from collections.abc import Callable
+
+from ssd_tf.command import UserError
+from ssd_tf.config import PRESETS
+from ssd_tf.nets.ssd import SSDNet
+
+
+def get_network(name: str) -> Callable[..., SSDNet]:
+    """A function `make(params=preset, precision="float32") -> SSDNet`.
+
+    Raises:
+      UserError: there is no preset of that name.
+    """
+    if name not in PRESETS:
+        raise UserError(
+            f"no network is named {name!r}; there are {', '.join(PRESETS)}"
+        )
+
+    def make(params=PRESETS[name], precision: str = "float32") -> SSDNet:
+        return SSDNet(params, precision)
+
+    return make

@@ -1,0 +1,328 @@
+"""Extra layers and multibox heads on any trunk, and the `SSDNet` facade.
+
+Knows networks; nothing of data or training.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ssd_tf import anchors as anchor_boxes
+from ssd_tf import detection, encoder, losses
+from ssd_tf.config import ExtraBlock, SSDParams
+from ssd_tf.nets import mobilenet, vgg
+from ssd_tf.nets.layers import (
+    arg_scope,
+    batch_norm,
+    conv2d,
+    dtype_policy,
+    l2_normalization,
+    pad2d,
+    port_variable_name,
+    separable_conv2d,
+)
+
+
+def ssd_arg_scope(params: SSDParams):
+    """Defaults of the layers: ReLU; SSDLite: batch norm and ReLU6."""
+    if not params.separable:
+        return arg_scope([conv2d], activation_fn="relu")
+    return arg_scope(
+        [conv2d, separable_conv2d],
+        activation_fn="relu6",
+        normalizer_fn=batch_norm,
+    )
+
+
+def _trunk(inputs, params: SSDParams):
+    if params.trunk == "vgg":
+        return vgg.vgg_16(inputs, params.dropout_rate)
+    return mobilenet.mobilenet_v2(inputs, params.width_multiplier)
+
+
+def extra_layer(inputs: Any, block: ExtraBlock, separable: bool, scope: str):
+    """A 1x1 reduction and a (depthwise separable) convolution.
+
+    Args:
+      inputs: Keras tensor `[B, h, w, c]`.
+      block: channels, kernel, stride and padding.
+      separable: 3x3 depthwise and 1x1 instead of a full convolution.
+      scope: of the layers, `conv1x1` and `conv3x3` in it.
+    """
+    size = f"conv{block.kernel}x{block.kernel}"
+    net = conv2d(inputs, block.reduction, 1, scope=f"{scope}.conv1x1")
+    net = pad2d(net, block.padding, scope=f"{scope}.pad")
+    options = dict(stride=block.stride, padding="VALID")
+    if not separable:
+        return conv2d(
+            net, block.channels, block.kernel, scope=f"{scope}.{size}", **options
+        )
+    net = separable_conv2d(
+        net, None, block.kernel, scope=f"{scope}.{size}", **options
+    )
+    return conv2d(net, block.channels, 1, scope=f"{scope}.expand1x1")
+
+
+def ssd_multibox_layer(
+    inputs: Any,
+    num_classes: int,
+    num_anchors: int,
+    normalization: float,
+    separable: bool,
+    scope: str,
+) -> tuple[Any, Any]:
+    """Logits `[B, h, w, a, C]` and localisations `[B, h, w, a, 4]` of a layer.
+
+    Channels are anchor-major: all values of a cell's first anchor, then the
+    next one's. Both are float32 whatever the precision of the network.
+    """
+    net = inputs
+    if normalization > 0:
+        net = l2_normalization(
+            net, normalization, scope=f"{scope}.L2Normalization"
+        )
+
+    def head(values: int, name: str, kind: str):
+        channels = num_anchors * values
+        if separable:
+            out = separable_conv2d(net, channels, 3, scope=f"{scope}.{name}")
+        else:
+            out = conv2d(
+                net, channels, 3, activation_fn=None, scope=f"{scope}.{name}"
+            )
+        shape = (*out.shape[1:3], num_anchors, values)
+        return keras.layers.Reshape(
+            shape, dtype="float32", name=f"{scope}.{kind}"
+        )(out)
+
+    localisations = head(4, "conv_loc", "localisations")
+    logits = head(num_classes, "conv_cls", "logits")
+    return logits, localisations
+
+
+def ssd_net(inputs: Any, params: SSDParams) -> dict[str, Any]:
+    """The whole network, slim-style.
+
+    Args:
+      inputs: Keras tensor `[B, H, W, 3]`, whitened as the trunk wants it.
+      params: what to build.
+
+    Returns:
+      `logits` and `localisations`: lists over `params.feat_layers`;
+      `end_points`: dict of all named feature maps.
+    """
+    with ssd_arg_scope(params):
+        net, end_points = _trunk(inputs, params)
+        extra_names = params.feat_layers[-len(params.extra_blocks) :]
+        for name, block in zip(extra_names, params.extra_blocks, strict=True):
+            net = extra_layer(net, block, params.separable, scope=name)
+            end_points[name] = net
+        heads = [
+            ssd_multibox_layer(
+                end_points[name],
+                params.num_classes,
+                num_anchors,
+                normalization,
+                params.separable,
+                scope=f"{name}_box",
+            )
+            for name, num_anchors, normalization in zip(
+                params.feat_layers,
+                params.anchors_per_cell,
+                params.normalizations,
+                strict=True,
+            )
+        ]
+    logits, localisations = (list(part) for part in zip(*heads, strict=True))
+    return {
+        "logits": logits,
+        "localisations": localisations,
+        "end_points": end_points,
+    }
+
+
+class SSDNet:
+    """One SSD detector: its settings, its Keras model, and what goes with it.
+
+    The methods have the port's names and orders of arguments. Per-layer lists
+    have shapes `[B, h, w, a, ...]`; inside there is one anchor axis.
+    """
+
+    def __init__(self, params: SSDParams, precision: str = "float32"):
+        """Builds the model.
+
+        Args:
+          params: a preset of `ssd_tf.config`, or `dataclasses.replace` of one.
+          precision: Keras dtype policy of the layers; outputs stay float32.
+        """
+        with dtype_policy(precision):
+            inputs = keras.Input((*params.img_shape, 3), name="images")
+            outputs = ssd_net(inputs, params)
+        self._all_outputs = keras.Model(inputs, outputs, name=params.trunk)
+        self.model = keras.Model(
+            inputs,
+            {key: outputs[key] for key in ("logits", "localisations")},
+            name=params.model_name or "ssd",
+        )
+        # What the network really gives, so that anchors cannot disagree.
+        feat_shapes = tuple(
+            tuple(layer.shape[1:3]) for layer in outputs["logits"]
+        )
+        self.params = dataclasses.replace(params, feat_shapes=feat_shapes)
+        self.flat_anchors = anchor_boxes.flatten_anchors(self.anchors())
+
+    def net(self, images: tf.Tensor, is_training: bool = False) -> tuple:
+        """Runs the network.
+
+        Args:
+          images: float32 `[B, H, W, 3]`, whitened.
+          is_training: batch norm and dropout as in training.
+
+        Returns:
+          `(predictions, localisations, logits, end_points)`: class
+          probabilities, offsets and logits per layer, and the feature maps.
+        """
+        outputs = self._all_outputs(images, training=is_training)
+        predictions = [tf.nn.softmax(layer) for layer in outputs["logits"]]
+        return (
+            predictions,
+            outputs["localisations"],
+            outputs["logits"],
+            outputs["end_points"],
+        )
+
+    def anchors(
+        self, img_shape: tuple[int, int] | None = None
+    ) -> list[anchor_boxes.LayerAnchors]:
+        """Anchors per layer: `(y [h, w, 1], x [h, w, 1], h [a], w [a])`."""
+        return anchor_boxes.ssd_anchors_all_layers(self.params, img_shape)
+
+    def bboxes_encode(
+        self,
+        labels: tf.Tensor,
+        bboxes: tf.Tensor,
+        anchors: Sequence[anchor_boxes.LayerAnchors],
+        force_match: bool = True,
+        ignored: tf.Tensor | None = None,
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]:
+        """Targets per layer, see `encoder.encode`.
+
+        Args:
+          labels: integer `[n]` or `[B, n]`, padded with 0.
+          bboxes: float32 `[n, 4]` or `[B, n, 4]`.
+          anchors: from `anchors()`.
+          force_match: gives every box an anchor; False is the port's way.
+          ignored: bool, shape of `labels`: neither object nor background.
+
+        Returns:
+          `(gclasses, glocalisations, gscores)`: lists of `[h, w, a]`,
+          `[h, w, a, 4]`, `[h, w, a]`, with a leading B for a batch.
+        """
+        targets = encoder.encode(
+            labels,
+            bboxes,
+            anchor_boxes.flatten_anchors(anchors),
+            self.params.num_classes,
+            self.params.prior_scaling,
+            force_match,
+            ignored,
+        )
+        axis = targets.gclasses.shape.rank - 1
+        return tuple(
+            split_layers(target, anchors, axis) for target in targets
+        )
+
+    def bboxes_decode(
+        self,
+        localisations: Sequence[tf.Tensor],
+        anchors: Sequence[anchor_boxes.LayerAnchors],
+    ) -> list[tf.Tensor]:
+        """Boxes `[B, h, w, a, 4]` per layer from offsets of that shape."""
+        boxes = encoder.decode_boxes(
+            losses.flatten_layers(localisations, 1),
+            anchor_boxes.flatten_anchors(anchors),
+            self.params.prior_scaling,
+        )
+        return split_layers(boxes, anchors, 1)
+
+    def detected_bboxes(
+        self,
+        predictions: Sequence[tf.Tensor],
+        bboxes: Sequence[tf.Tensor],
+        select_threshold: float | None = None,
+        nms_threshold: float = 0.5,
+        clipping_bbox: Sequence[float] | None = None,
+        top_k: int = 400,
+        keep_top_k: int = 200,
+    ) -> tuple[dict[int, tf.Tensor], dict[int, tf.Tensor]]:
+        """Detections by class, see `detection.detect_per_class`.
+
+        Args:
+          predictions: probabilities per layer `[B, h, w, a, C]`.
+          bboxes: decoded boxes per layer `[B, h, w, a, 4]`.
+          select_threshold: smallest score; None keeps all.
+          nms_threshold: IoU beyond which the lower score goes.
+          clipping_bbox: `[4]`, cuts the boxes that are left.
+          top_k: candidates per class before suppression.
+          keep_top_k: detections per class.
+
+        Returns:
+          Dicts from class (1..C - 1) to scores `[B, keep_top_k]` and boxes
+          `[B, keep_top_k, 4]`, zero padded.
+        """
+        scores, boxes = detection.detect_per_class(
+            losses.flatten_layers(predictions, 1),
+            losses.flatten_layers(bboxes, 1),
+            select_threshold=select_threshold or 0.0,
+            nms_threshold=nms_threshold,
+            clipping_bbox=clipping_bbox,
+            top_k=top_k,
+            keep_top_k=keep_top_k,
+        )
+        classes = range(1, self.params.num_classes)
+        return (
+            {c: scores[:, c - 1] for c in classes},
+            {c: boxes[:, c - 1] for c in classes},
+        )
+
+    def losses(
+        self,
+        logits: Sequence[tf.Tensor],
+        localisations: Sequence[tf.Tensor],
+        gclasses: Sequence[tf.Tensor],
+        glocalisations: Sequence[tf.Tensor],
+        gscores: Sequence[tf.Tensor],
+        **options,
+    ) -> dict[str, tf.Tensor]:
+        """`losses.ssd_losses` with all its options."""
+        return losses.ssd_losses(
+            logits, localisations, gclasses, glocalisations, gscores, **options
+        )
+
+    def variables_by_port_name(self) -> dict[str, keras.Variable]:
+        """Every variable under the name of the port's checkpoints."""
+        scope = self.params.model_name.removesuffix("_voc")
+        return {
+            port_variable_name(scope, variable): variable
+            for variable in self.model.variables
+        }
+
+
+def split_layers(
+    flat: tf.Tensor, anchors: Sequence[anchor_boxes.LayerAnchors], axis: int
+) -> list[tf.Tensor]:
+    """Inverse of `losses.flatten_layers`: `[..., A, ...]` -> per layer.
+
+    `axis` is the anchor axis, which becomes the three axes h, w, a.
+    """
+    shapes = [y.shape[:2] + h.shape for y, _, h, _ in anchors]
+    sizes = [int(np.prod(shape)) for shape in shapes]
+    layers = []
+    for part, shape in zip(tf.split(flat, sizes, axis), shapes, strict=True):
+        before, after = tf.shape(part)[:axis], part.shape[axis + 1 :]
+        layers.append(tf.reshape(part, tf.concat([before, shape, after], 0)))
+    return layers
