@@ -242,7 +242,12 @@ class TrainParams:
     max_number_of_steps: int = 120_000
     optimizer: str = "momentum"
     momentum: float = 0.9
-    opt_epsilon: float = 1e-7
+    opt_epsilon: float = 1e-7  # the port's 1.0 makes steps 479 times smaller
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    rmsprop_decay: float = 0.9
+    rmsprop_momentum: float = 0.9
+    adadelta_rho: float = 0.95
     learning_rate: float = 1e-3
     learning_rate_decay_type: str = "step"
     learning_rate_decay_factor: float = 0.1

@@ -203,6 +203,16 @@ def repeat(inputs, repetitions: int, layer: Callable, *args, scope: str):
     return net
 
 
+def synchronize_batch_norm(model: keras.Model) -> None:
+    """Takes the statistics of batch norm over all replicas from now on.
+
+    Otherwise the result would depend on the number of replicas.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
+
+
 def port_variable_name(model_scope: str, variable: keras.Variable) -> str:
     """The name that the port's checkpoint gives to a variable.
 

@@ -1,0 +1,107 @@
+"""The state of a training run: checkpoints and config.json in its train_dir.
+
+A train_dir alone rebuilds the net: evaluation, detection, export and users
+start at `load_net`. Nothing here knows of data or of the loop.
+"""
+
+import os
+import pathlib
+
+import tensorflow as tf
+
+from ssd_tf import config
+from ssd_tf.command import UserError
+from ssd_tf.nets.ssd import SSDNet
+
+PREFIX = "ckpt"
+
+
+def find(path: str | os.PathLike) -> pathlib.Path:
+    """The checkpoint that a path means.
+
+    Args:
+      path: a train_dir, for its latest checkpoint, or one checkpoint's prefix
+        such as `train_dir/ckpt-1000`.
+
+    Returns:
+      The checkpoint's prefix.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        latest = tf.train.latest_checkpoint(str(path))
+        if latest is None:
+            raise UserError(
+                f"{path}: no checkpoint in it; name a train_dir in which "
+                "train_ssd.py has saved at least once"
+            )
+        return pathlib.Path(latest)
+    if not path.with_name(path.name + ".index").is_file():
+        raise UserError(
+            f"{path}: neither a train_dir nor a checkpoint such as "
+            f"train_dir/{PREFIX}-1000"
+        )
+    return path
+
+
+def step_of(checkpoint: str | os.PathLike) -> int:
+    """The training step at which a checkpoint was saved."""
+    return int(str(checkpoint).rsplit("-", 1)[1])
+
+
+def load_net(
+    path: str | os.PathLike, precision: str = "float32"
+) -> tuple[SSDNet, config.Config]:
+    """Rebuilds a net with its trained weights, see `find` for `path`.
+
+    Args:
+      path: train_dir or checkpoint prefix.
+      precision: Keras dtype policy to compute in.
+
+    Returns:
+      The net and the configuration that it was trained with.
+
+    Raises:
+      UserError: there is no checkpoint, or no config.json beside it.
+    """
+    checkpoint = find(path)
+    settings = config.load(checkpoint.parent)
+    net = SSDNet(settings.params, precision)
+    restore_weights(net, checkpoint)
+    return net, settings
+
+
+def restore_weights(net: SSDNet, checkpoint: str | os.PathLike) -> None:
+    """Loads a checkpoint's weights, all of them, and nothing else of it.
+
+    Raises:
+      UserError: the checkpoint does not fit the net.
+    """
+    status = tf.train.Checkpoint(model=net.model).restore(str(checkpoint))
+    try:
+        status.assert_existing_objects_matched().expect_partial()
+    except (AssertionError, ValueError) as error:
+        raise UserError(
+            f"{checkpoint}: its weights do not fit {net.params.model_name} "
+            f"with {net.params.num_classes} classes"
+        ) from error
+
+
+def manager(
+    train_dir: str | os.PathLike,
+    net: SSDNet,
+    optimizer: tf.Module,
+    step: tf.Variable,
+    max_to_keep: int,
+) -> tf.train.CheckpointManager:
+    """Saves and restores weights, optimizer and step of a run."""
+    state = tf.train.Checkpoint(model=net.model, optimizer=optimizer, step=step)
+    return tf.train.CheckpointManager(
+        state,
+        str(train_dir),
+        max_to_keep=max_to_keep,
+        checkpoint_name=PREFIX,
+        step_counter=step,
+    )

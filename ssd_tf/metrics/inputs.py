@@ -1,0 +1,147 @@
+"""What one image gives to a metric, checked once.
+
+Boxes are `[ymin, xmin, ymax, xmax]` relative to the image. Class 0 is padding,
+as in every batch of this package, and is dropped here, so that padded rows
+can be handed over as they are.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+class Detections(NamedTuple):
+    """Detections of one image, best first."""
+
+    boxes: np.ndarray  # float64 [K, 4]
+    scores: np.ndarray  # float64 [K], falling; ties in the order given
+    classes: np.ndarray  # int64 [K], 1-based
+
+
+class GroundTruth(NamedTuple):
+    """Annotated boxes of one image."""
+
+    boxes: np.ndarray  # float64 [M, 4]
+    labels: np.ndarray  # int64 [M], 1-based
+    difficult: np.ndarray  # bool [M]
+    crowd: np.ndarray  # bool [M]
+
+
+def check_class_names(class_names: list[str]) -> None:
+    """Refuses names that could not be told apart in a table of results.
+
+    Raises:
+      ValueError: no names, one name twice, or one called mAP like the mean.
+    """
+    if not class_names:
+        raise ValueError("Expected at least one class name. Received: none")
+    if len({"mAP", *class_names}) != len(class_names) + 1:
+        raise ValueError(
+            "Expected distinct class names, none of them 'mAP'. "
+            f"Received: {class_names}"
+        )
+
+
+def detections(
+    boxes: ArrayLike,
+    scores: ArrayLike,
+    classes: ArrayLike,
+    num_classes: int,
+) -> Detections:
+    """Checks one image's detections and sorts them by score.
+
+    Args:
+      boxes: float [K, 4].
+      scores: float [K].
+      classes: integers [K] in 0..num_classes, 0 for padding.
+      num_classes: number of classes without background.
+
+    Raises:
+      ValueError: lengths that differ, a class out of range, NaN or infinity.
+    """
+    boxes = _boxes(boxes, "detection boxes")
+    scores = _column(scores, boxes, np.float64, "detection scores")
+    classes = _column(classes, boxes, np.int64, "detection classes")
+    _check_finite(scores, "detection scores")
+    _check_range(classes, num_classes, "detection classes")
+    order = np.argsort(-scores, kind="stable")
+    order = order[classes[order] > 0]
+    return Detections(boxes[order], scores[order], classes[order])
+
+
+def ground_truth(
+    boxes: ArrayLike,
+    labels: ArrayLike,
+    difficult: ArrayLike | None,
+    crowd: ArrayLike | None,
+    num_classes: int,
+) -> GroundTruth:
+    """Checks one image's annotated boxes.
+
+    Args:
+      boxes: float [M, 4].
+      labels: integers [M] in 0..num_classes, 0 for padding.
+      difficult: bool [M], or None where no box is.
+      crowd: bool [M], or None where no box is.
+      num_classes: number of classes without background.
+
+    Raises:
+      ValueError: lengths that differ, a label out of range, NaN or infinity.
+    """
+    boxes = _boxes(boxes, "ground truth boxes")
+    labels = _column(labels, boxes, np.int64, "ground truth labels")
+    difficult = _flags(difficult, boxes, "difficult")
+    crowd = _flags(crowd, boxes, "crowd")
+    _check_range(labels, num_classes, "ground truth labels")
+    real = labels > 0
+    return GroundTruth(boxes[real], labels[real], difficult[real], crowd[real])
+
+
+def _boxes(values: ArrayLike, what: str) -> np.ndarray:
+    boxes = np.asarray(values, np.float64)
+    if boxes.size == 0:
+        return boxes.reshape(0, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(
+            f"Expected {what} of shape [n, 4]. Received: {boxes.shape}"
+        )
+    _check_finite(boxes, what)
+    return boxes
+
+
+def _column(
+    values: ArrayLike, boxes: np.ndarray, dtype: type, what: str
+) -> np.ndarray:
+    column = np.asarray(values).astype(dtype)
+    if column.shape != (len(boxes),):
+        raise ValueError(
+            f"Expected {what} of shape [{len(boxes)}], one per box. "
+            f"Received: {column.shape}"
+        )
+    return column
+
+
+def _flags(values: ArrayLike | None, boxes: np.ndarray, what: str):
+    if values is None:
+        return np.zeros(len(boxes), bool)
+    return _column(values, boxes, np.bool_, what)
+
+
+def _check_finite(values: np.ndarray, what: str) -> None:
+    bad = values.size - np.count_nonzero(np.isfinite(values))
+    if bad:
+        raise ValueError(
+            f"Expected finite {what}. Received: {bad} of {values.size} "
+            "numbers are NaN or infinite"
+        )
+
+
+def _check_range(classes: np.ndarray, num_classes: int, what: str) -> None:
+    if classes.size and not (
+        0 <= classes.min() <= classes.max() <= num_classes
+    ):
+        raise ValueError(
+            f"Expected {what} in 0..{num_classes}. "
+            f"Received: {classes.min()}..{classes.max()}"
+        )

@@ -1,0 +1,335 @@
+"""The training loop: batch, step, log, save.
+
+Runs on one device, on several GPUs of a host and on several hosts by the same
+code: a plain loop over `strategy.run`. Boxes are encoded on the device, inside
+the step. Knows neither file formats nor flags.
+"""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ssd_tf import checkpoint, config, encoder, files, losses, schedules
+from ssd_tf.command import UserError, progress, say
+from ssd_tf.config import Config, TrainParams
+from ssd_tf.nets.layers import synchronize_batch_norm
+from ssd_tf.nets.ssd import SSDNet
+
+METRICS_FILE = "metrics.jsonl"
+OPTIMIZERS = (
+    "adadelta",
+    "adagrad",
+    "adam",
+    "ftrl",
+    "momentum",
+    "rmsprop",
+    "sgd",
+)
+# A function of (global batch size, input context) -> batches of one replica.
+InputFn = Callable[[int, tf.distribute.InputContext], tf.data.Dataset]
+
+
+def choose_strategy() -> tf.distribute.Strategy:
+    """Several hosts by TF_CONFIG, several GPUs if seen, else one device.
+
+    Must be called before TensorFlow has done anything else.
+    """
+    if "cluster" in json.loads(os.environ.get("TF_CONFIG") or "{}"):
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if len(tf.config.list_physical_devices("GPU")) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """True on the one process that writes to the train_dir."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.cluster_spec():
+        return True
+    if resolver.task_type == "chief":
+        return True
+    has_chief = "chief" in resolver.cluster_spec().jobs
+    return not has_chief and resolver.task_id == 0
+
+
+def make_optimizer(
+    training: TrainParams, steps_per_epoch: float
+) -> keras.Optimizer:
+    """The optimizer that a recipe asks for.
+
+    Raises:
+      ValueError: unknown name.
+    """
+    rate = schedules.learning_rate(training, steps_per_epoch)
+    epsilon = training.opt_epsilon
+    makers = {
+        "adadelta": lambda: keras.optimizers.Adadelta(
+            rate, rho=training.adadelta_rho, epsilon=epsilon
+        ),
+        # The port's other constants of these two are Keras's defaults.
+        "adagrad": lambda: keras.optimizers.Adagrad(rate),
+        "ftrl": lambda: keras.optimizers.Ftrl(rate),
+        "adam": lambda: keras.optimizers.Adam(
+            rate,
+            beta_1=training.adam_beta1,
+            beta_2=training.adam_beta2,
+            epsilon=epsilon,
+        ),
+        "momentum": lambda: keras.optimizers.SGD(
+            rate, momentum=training.momentum
+        ),
+        "rmsprop": lambda: keras.optimizers.RMSprop(
+            rate,
+            rho=training.rmsprop_decay,
+            momentum=training.rmsprop_momentum,
+            epsilon=epsilon,
+        ),
+        "sgd": lambda: keras.optimizers.SGD(rate),
+    }
+    if training.optimizer not in makers:
+        raise ValueError(
+            f"optimizer must be one of {', '.join(makers)}; "
+            f"received {training.optimizer!r}"
+        )
+    return makers[training.optimizer]()
+
+
+def weight_decay_loss(model: keras.Model, weight_decay: float) -> tf.Tensor:
+    """Half the squared norm of all kernels, times `weight_decay`.
+
+    Biases, batch norm and the L2 norm's gamma are left alone, as in the port.
+    """
+    kernels = [
+        variable
+        for variable in model.trainable_variables
+        if variable.name.endswith("kernel")
+    ]
+    return weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
+
+
+def make_train_step(
+    net: SSDNet,
+    optimizer: keras.Optimizer,
+    training: TrainParams,
+    strategy: tf.distribute.Strategy,
+) -> Callable[[Any], dict[str, tf.Tensor]]:
+    """The compiled step.
+
+    Args:
+      net: built under the strategy's scope, as is
+      optimizer: already built for the net's trainable variables.
+      training: loss settings and weight decay.
+      strategy: where to run.
+
+    Returns:
+      A function from a (distributed) batch, see
+      `input_pipeline.make_for_train`, to the loss terms of the global batch,
+      float32 scalars: those of `ssd_losses`, `regularization` and their sum
+      `loss`.
+    """
+    replicas = strategy.num_replicas_in_sync
+    options = vars(training.loss)
+
+    # XLA fuses the matching of all boxes with all anchors into a few passes,
+    # on a CPU too, where compiling the convolutions as well would not pay.
+    @tf.function(jit_compile=True)
+    def encode(batch):
+        return encoder.encode(
+            batch["labels"],
+            batch["boxes"],
+            net.flat_anchors,
+            net.params.num_classes,
+            net.params.prior_scaling,
+            ignored=batch["ignored"],
+        )
+
+    def replica_step(batch):
+        image = batch["image"]
+        targets = encode({k: v for k, v in batch.items() if k != "image"})
+        with tf.GradientTape() as tape:
+            outputs = net.model(image, training=True)
+            terms = losses.ssd_losses(
+                outputs["logits"],
+                outputs["localisations"],
+                *targets,
+                **options,
+            )
+            decay = weight_decay_loss(net.model, training.weight_decay)
+            terms["regularization"] = decay / replicas
+            terms["loss"] = tf.add_n(list(terms.values()))
+        variables = net.model.trainable_variables
+        gradients = tape.gradient(terms["loss"], variables)
+        # Keras sums the gradients over the replicas.
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return terms
+
+    @tf.function
+    def train_step(batch):
+        terms = strategy.run(replica_step, args=(batch,))
+        return {
+            name: strategy.reduce(tf.distribute.ReduceOp.SUM, term, axis=None)
+            for name, term in terms.items()
+        }
+
+    return train_step
+
+
+class MetricsLog:
+    """metrics.jsonl and TensorBoard scalars of one run, in step."""
+
+    def __init__(self, train_dir: pathlib.Path, first_step: int):
+        """Drops the lines of steps that a killed run did and we do again."""
+        self._path = train_dir / METRICS_FILE
+        if self._path.exists():
+            kept = [
+                line
+                for line in self._path.read_text("utf-8").splitlines()
+                if _is_entry(line) and json.loads(line)["step"] <= first_step
+            ]
+            files.write_text(self._path, "".join(f"{x}\n" for x in kept))
+        self._writer = tf.summary.create_file_writer(str(train_dir / "train"))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Appends the values of a step."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        with self._writer.as_default():
+            for name, value in values.items():
+                tf.summary.scalar(name, value, step=step)
+        self._writer.flush()
+
+
+def _is_entry(line: str) -> bool:
+    """A process killed while it wrote leaves half a line."""
+    try:
+        return "step" in json.loads(line)
+    except ValueError:
+        return False
+
+
+def train(
+    settings: Config,
+    train_dir: str | os.PathLike,
+    make_input: InputFn,
+    num_samples: int,
+    strategy: tf.distribute.Strategy | None = None,
+    initial_checkpoint: str | None = None,
+) -> SSDNet:
+    """Trains until `max_number_of_steps`, going on where a run has ended.
+
+    Args:
+      settings: net, class names and recipe; written to the train_dir.
+      train_dir: for checkpoints, config.json, metrics.jsonl and TensorBoard.
+      make_input: makes the batches of a replica.
+      num_samples: images in an epoch.
+      strategy: where to run; one device by default.
+      initial_checkpoint: weights to start from, where the train_dir has none.
+
+    Returns:
+      The trained net.
+
+    Raises:
+      UserError: the train_dir is of another configuration, or a loss is not
+        finite.
+    """
+    training = settings.training
+    strategy = strategy or tf.distribute.get_strategy()
+    train_dir = pathlib.Path(train_dir)
+    chief = is_chief(strategy)
+    _claim(train_dir, settings, chief)
+    with strategy.scope():
+        net = SSDNet(settings.params, training.precision)
+        if strategy.num_replicas_in_sync > 1:
+            synchronize_batch_norm(net.model)
+        optimizer = make_optimizer(
+            training, num_samples / training.batch_size
+        )
+        optimizer.build(net.model.trainable_variables)
+        step = tf.Variable(0, dtype=tf.int64, trainable=False)
+    with _save_dir(train_dir, strategy, chief) as save_dir:
+        manager = checkpoint.manager(
+            save_dir, net, optimizer, step, training.max_to_keep
+        )
+        latest = tf.train.latest_checkpoint(str(train_dir))
+        if latest:
+            manager.checkpoint.restore(latest).assert_consumed()
+            say(f"going on from step {int(step)} of {train_dir}")
+        elif initial_checkpoint:
+            checkpoint.restore_weights(net, checkpoint.find(initial_checkpoint))
+        batches = strategy.distribute_datasets_from_function(
+            lambda context: make_input(training.batch_size, context)
+        )
+        train_step = make_train_step(net, optimizer, training, strategy)
+        log = MetricsLog(train_dir, int(step)) if chief else None
+        _loop(train_step, iter(batches), step, manager, optimizer, training, log)
+    return net
+
+
+def _loop(train_step, batches, step, manager, optimizer, training, log):
+    """Step after step from `step` on; logs, and saves now and then."""
+    last = training.max_number_of_steps
+    first = int(step)
+    with progress("training", last - first) as advance:
+        text = ""
+        for number in range(first + 1, last + 1):
+            terms = train_step(next(batches))
+            step.assign(number)
+            saves = number % training.save_interval_steps == 0 or number == last
+            if saves or number % training.log_every_n_steps == 0:
+                values = _finite(terms, number)
+                text = " ".join(f"{k} {v:.3f}" for k, v in values.items())
+                if log:
+                    rate = float(optimizer.learning_rate)
+                    log.write(number, {**values, "learning_rate": rate})
+            if saves:
+                manager.save(checkpoint_number=number)
+            advance(units=training.batch_size, text=text)
+
+
+def _finite(terms: dict[str, tf.Tensor], step: int) -> dict[str, float]:
+    """The loss terms as numbers, checked before anything is saved."""
+    values = {name: float(term) for name, term in terms.items()}
+    if not all(math.isfinite(value) for value in values.values()):
+        raise UserError(
+            f"the loss is not finite at step {step}: {values}; nothing of it "
+            "was saved. Lower --learning_rate, or look for bad boxes"
+        )
+    return values
+
+
+def _claim(train_dir: pathlib.Path, settings: Config, chief: bool) -> None:
+    """Writes config.json, or refuses the train_dir of another net."""
+    if (train_dir / config.CONFIG_FILE).exists():
+        before = config.load(train_dir)
+        for name in ("params", "class_names"):
+            if getattr(before, name) != getattr(settings, name):
+                raise UserError(
+                    f"{train_dir}: holds a run with other {name}; "
+                    "choose another --train_dir"
+                )
+    if chief:
+        train_dir.mkdir(parents=True, exist_ok=True)
+        config.save(settings, train_dir)
+
+
+@contextlib.contextmanager
+def _save_dir(
+    train_dir: pathlib.Path, strategy: tf.distribute.Strategy, chief: bool
+) -> Iterator[pathlib.Path]:
+    """Where to save: every worker takes part, but only the chief's is kept."""
+    if chief:
+        yield train_dir
+        return
+    scratch = train_dir / f".worker-{strategy.cluster_resolver.task_id}"
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
