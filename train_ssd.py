@@ -1,1 +1,108 @@
-def run(): pass
+"""Trains an SSD object detector.
+
+  python train_ssd.py
+
+without flags makes the built-in data set, trains a small net on it, evaluates
+it, draws its detections and exports it: about six minutes on two CPU cores,
+VOC07 mAP about 0.9.
+
+  python train_ssd.py --dataset_dir=data/voc --dataset_split_name=trainval \\
+      --train_dir=runs/voc --model_name=ssd_300_vgg
+
+trains on a data set that ssd_tf.datasets.convert has written. The same
+command again goes on where the last one has ended.
+"""
+
+import dataclasses
+import sys
+
+from absl import flags
+
+from ssd_tf import command, config_flags
+from ssd_tf.command import UserError
+from ssd_tf.config import PRESETS, Config, LossParams, TrainParams
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string(
+    "dataset_dir",
+    None,
+    "Folder that ssd_tf.datasets.convert has written.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "dataset_split_name", "train", "Split of it.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "train_dir",
+    None,
+    "Where checkpoints, config.json and logs go.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "model_name", "ssd_300_vgg", list(PRESETS), "The net.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "checkpoint_path",
+    None,
+    "A train_dir or checkpoint of the same net whose weights to start from; "
+    "ignored when --train_dir already has a checkpoint.",
+    flag_values=FLAGS,
+)
+config_flags.define(FLAGS, TrainParams())
+config_flags.define(FLAGS, LossParams())
+
+
+def make_config(class_names: tuple[str, ...]) -> Config:
+    """What the flags say of a data set's classes."""
+    params = dataclasses.replace(
+        PRESETS[FLAGS.model_name], num_classes=len(class_names) + 1
+    )
+    loss = config_flags.read(FLAGS, LossParams())
+    training = config_flags.read(FLAGS, TrainParams(loss=loss))
+    return Config(params, class_names, training)
+
+
+def main() -> None:
+    """Reads the flags and trains; without any, the default run."""
+    if len(sys.argv) == 1:
+        from ssd_tf import default_run
+
+        default_run.default_run()
+        return
+    command.require(FLAGS, "dataset_dir", "train_dir")
+    from ssd_tf import train
+    from ssd_tf.datasets import catalog, records
+
+    strategy = train.choose_strategy()
+    settings = make_config(tuple(catalog.class_names(FLAGS.dataset_dir)))
+    split = FLAGS.dataset_split_name
+    num_samples = records.count(FLAGS.dataset_dir, split)
+    if not num_samples:
+        raise UserError(f"{FLAGS.dataset_dir}: no image in split {split!r}")
+    train.train(
+        settings,
+        FLAGS.train_dir,
+        records.read(
+            FLAGS.dataset_dir,
+            split,
+            shuffle_files=True,
+            seed=settings.training.seed,
+        ),
+        num_samples,
+        strategy,
+        FLAGS.checkpoint_path,
+    )
+    command.say(
+        f"trained: {FLAGS.train_dir}; next: python eval_ssd.py "
+        f"--dataset_dir={FLAGS.dataset_dir} --dataset_split_name=SPLIT "
+        f"--checkpoint_path={FLAGS.train_dir}"
+    )
+
+
+def run() -> None:
+    """The command `ssd-train`."""
+    command.run(main, FLAGS, __doc__)
+
+
+if __name__ == "__main__":
+    run()

@@ -75,6 +75,19 @@ def _fail(message: str) -> None:
     sys.exit(1)
 
 
+def require(flag_values: flags.FlagValues, *names: str) -> None:
+    """Refuses flags without a value.
+
+    Raises:
+      UserError: one is missing.
+    """
+    for name in names:
+        if not flag_values[name].value:
+            raise UserError(
+                f"--{name} is missing: {flag_values[name].help}"
+            )
+
+
 def say(message: str = "") -> None:
     """Prints one line on standard output at once."""
     print(message, flush=True)
@@ -83,14 +96,21 @@ def say(message: str = "") -> None:
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:
-    """Prints a table; the first column is text, the others are numbers."""
+    """Prints a table; columns of numbers stand to the right."""
     table = Table(title=title, title_justify="left")
+    cells = [[str(cell) for cell in row] for row in rows]
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left")
-    for row in rows:
-        table.add_row(*[str(cell) for cell in row])
+        numbers = all(_is_number(row[index]) for row in cells)
+        table.add_column(column, justify="right" if numbers else "left")
+    for row in cells:
+        table.add_row(*row)
     # Wide enough that a pipe or log file never cuts a row.
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _is_number(cell: str) -> bool:
+    """A number, or the dash that stands for a missing one."""
+    return cell == "-" or cell[:1].isdigit() or cell[:1] in "+-."
 
 
 @contextlib.contextmanager

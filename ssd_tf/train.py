@@ -17,7 +17,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ssd_tf import checkpoint, config, encoder, files, losses, schedules
+from ssd_tf import (
+    checkpoint,
+    config,
+    encoder,
+    files,
+    input_pipeline,
+    losses,
+    schedules,
+)
 from ssd_tf.command import UserError, progress, say
 from ssd_tf.config import Config, TrainParams
 from ssd_tf.nets.layers import synchronize_batch_norm
@@ -33,8 +41,6 @@ OPTIMIZERS = (
     "rmsprop",
     "sgd",
 )
-# A function of (global batch size, input context) -> batches of one replica.
-InputFn = Callable[[int, tf.distribute.InputContext], tf.data.Dataset]
 
 
 def choose_strategy() -> tf.distribute.Strategy:
@@ -115,6 +121,27 @@ def weight_decay_loss(model: keras.Model, weight_decay: float) -> tf.Tensor:
     return weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
 
 
+def make_encode(
+    net: SSDNet,
+) -> Callable[[dict[str, tf.Tensor]], encoder.Targets]:
+    """The compiled function from a batch's boxes to its targets."""
+
+    # XLA fuses the matching of all boxes with all anchors into a few passes,
+    # on a CPU too, where compiling the convolutions as well would not pay.
+    @tf.function(jit_compile=True)
+    def encode(batch):
+        return encoder.encode(
+            batch["labels"],
+            batch["boxes"],
+            net.flat_anchors,
+            net.params.num_classes,
+            net.params.prior_scaling,
+            ignored=batch["ignored"],
+        )
+
+    return encode
+
+
 def make_train_step(
     net: SSDNet,
     optimizer: keras.Optimizer,
@@ -137,19 +164,7 @@ def make_train_step(
     """
     replicas = strategy.num_replicas_in_sync
     options = vars(training.loss)
-
-    # XLA fuses the matching of all boxes with all anchors into a few passes,
-    # on a CPU too, where compiling the convolutions as well would not pay.
-    @tf.function(jit_compile=True)
-    def encode(batch):
-        return encoder.encode(
-            batch["labels"],
-            batch["boxes"],
-            net.flat_anchors,
-            net.params.num_classes,
-            net.params.prior_scaling,
-            ignored=batch["ignored"],
-        )
+    encode = make_encode(net)
 
     def replica_step(batch):
         image = batch["image"]
@@ -218,7 +233,7 @@ def _is_entry(line: str) -> bool:
 def train(
     settings: Config,
     train_dir: str | os.PathLike,
-    make_input: InputFn,
+    records: tf.data.Dataset,
     num_samples: int,
     strategy: tf.distribute.Strategy | None = None,
     initial_checkpoint: str | None = None,
@@ -228,8 +243,8 @@ def train(
     Args:
       settings: net, class names and recipe; written to the train_dir.
       train_dir: for checkpoints, config.json, metrics.jsonl and TensorBoard.
-      make_input: makes the batches of a replica.
-      num_samples: images in an epoch.
+      records: parsed records, one pass over them.
+      num_samples: images in that pass.
       strategy: where to run; one device by default.
       initial_checkpoint: weights to start from, where the train_dir has none.
 
@@ -241,6 +256,8 @@ def train(
         finite.
     """
     training = settings.training
+    _check_batch_size(training, strategy or tf.distribute.get_strategy())
+    keras.utils.set_random_seed(training.seed)
     strategy = strategy or tf.distribute.get_strategy()
     train_dir = pathlib.Path(train_dir)
     chief = is_chief(strategy)
@@ -265,12 +282,29 @@ def train(
         elif initial_checkpoint:
             checkpoint.restore_weights(net, checkpoint.find(initial_checkpoint))
         batches = strategy.distribute_datasets_from_function(
-            lambda context: make_input(training.batch_size, context)
+            lambda context: _batches(records, settings, context)
         )
         train_step = make_train_step(net, optimizer, training, strategy)
         log = MetricsLog(train_dir, int(step)) if chief else None
         _loop(train_step, iter(batches), step, manager, optimizer, training, log)
     return net
+
+
+def _batches(records, settings, context):
+    """Batches of one replica, without what does not belong on a device."""
+    training = settings.training
+    batches = input_pipeline.make_for_train(
+        records,
+        settings.params,
+        training.batch_size,
+        training.augmentation,
+        training.ignore_difficult,
+        training.seed,
+        context,
+    )
+    return batches.map(
+        lambda batch: {k: v for k, v in batch.items() if k != "source_id"}
+    )
 
 
 def _loop(train_step, batches, step, manager, optimizer, training, log):
@@ -303,6 +337,15 @@ def _finite(terms: dict[str, tf.Tensor], step: int) -> dict[str, float]:
             "was saved. Lower --learning_rate, or look for bad boxes"
         )
     return values
+
+
+def _check_batch_size(training, strategy):
+    replicas = strategy.num_replicas_in_sync
+    if training.batch_size % replicas:
+        raise UserError(
+            f"--batch_size={training.batch_size}: not divisible by the "
+            f"{replicas} devices that share a batch"
+        )
 
 
 def _claim(train_dir: pathlib.Path, settings: Config, chief: bool) -> None:

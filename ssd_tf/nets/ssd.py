@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from ssd_tf import anchors as anchor_boxes
 from ssd_tf import detection, encoder, losses
-from ssd_tf.config import ExtraBlock, SSDParams
+from ssd_tf.config import DetectionParams, ExtraBlock, SSDParams
 from ssd_tf.nets import mobilenet, vgg
 from ssd_tf.nets.layers import (
     arg_scope,
@@ -287,6 +287,22 @@ class SSDNet:
         return (
             {c: scores[:, c - 1] for c in classes},
             {c: boxes[:, c - 1] for c in classes},
+        )
+
+    def detect(
+        self, images: tf.Tensor, options: DetectionParams = DetectionParams()
+    ) -> detection.Detections:
+        """Detections of whitened images `[B, H, W, 3]`.
+
+        The one path under evaluation, drawing and export.
+        """
+        outputs = self.model(images, training=False)
+        return detection.detect(
+            outputs["logits"],
+            outputs["localisations"],
+            self.flat_anchors,
+            self.params.prior_scaling,
+            **vars(options),
         )
 
     def losses(

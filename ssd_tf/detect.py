@@ -1,0 +1,278 @@
+"""Draws detections on pictures.
+
+  python -m ssd_tf.detect --model=TRAIN_DIR_OR_EXPORT --input=IMAGE_OR_FOLDER \\
+      --output_dir=found
+
+writes every picture with boxes, class names and scores into found/, and
+found/detections.json: per image its size and its detections (class number,
+name, score, box as ymin, xmin, ymax, xmax in [0, 1]).
+"""
+
+import io
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ssd_tf import command, config_flags, drawing, export, files
+from ssd_tf.command import UserError
+from ssd_tf.config import DetectionParams
+
+DETECTIONS_FILE = "detections.json"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+_EXIF_ORIENTATION = 0x0112
+# Encoded images [B] -> the four tensors of a detection as NumPy arrays.
+Predict = Callable[[Sequence[bytes]], dict[str, np.ndarray]]
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string(
+    "model",
+    None,
+    "A train_dir, a checkpoint in one, or an exported model.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "input", None, "An image, or a folder of images.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "output_dir", None, "Where pictures and JSON go.", flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "min_score", 0.5, "Smallest score that is drawn.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "batch_size", 8, "Images at once.", lower_bound=1, flag_values=FLAGS
+)
+config_flags.define(FLAGS, DetectionParams())
+
+
+def load_predictor(
+    path: str | os.PathLike, options: DetectionParams = DetectionParams()
+) -> tuple[Predict, tuple[str, ...]]:
+    """A function from encoded images to detections, whatever the model is.
+
+    Args:
+      path: a train_dir, a checkpoint, or an export (the folder of its
+        versions, for the highest, or one version).
+      options: of the detections; an exported model has its own.
+
+    Returns:
+      The function, and the class names.
+
+    Raises:
+      UserError: there is no model.
+    """
+    import tensorflow as tf
+
+    from ssd_tf import checkpoint
+
+    saved_model = find_saved_model(path)
+    if saved_model:
+        loaded = tf.saved_model.load(str(saved_model))
+        serve = loaded.signatures["serving_default"]
+        labels = saved_model / "assets" / export.LABELS_FILE
+        class_names = tuple(labels.read_text("utf-8").splitlines())
+    else:
+        net, settings = checkpoint.load_net(path)
+        loaded = None
+        serve = tf.function(
+            export.bytes_to_detections(net, options),
+            input_signature=[tf.TensorSpec([None], tf.string)],
+        )
+        class_names = settings.class_names
+
+    def predict(images: Sequence[bytes]) -> dict[str, np.ndarray]:
+        # `loaded` is named here because a signature does not keep its model.
+        _ = loaded
+        found = serve(image_bytes=tf.constant(list(images), tf.string))
+        return {name: value.numpy() for name, value in found.items()}
+
+    return predict, class_names
+
+
+def find_saved_model(path: str | os.PathLike) -> pathlib.Path | None:
+    """The SavedModel that a path means, or None for a train_dir."""
+    path = pathlib.Path(path)
+    if (path / "saved_model.pb").is_file():
+        return path
+    versions = export.versions(path)
+    return path / str(versions[-1]) if versions else None
+
+
+def list_images(path: str | os.PathLike) -> list[pathlib.Path]:
+    """The images that a path means, sorted; folders are not searched deeper.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = pathlib.Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"--input={path}: no such file or folder")
+    images = sorted(
+        entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES
+    )
+    if not images:
+        raise UserError(
+            f"--input={path}: no image in it ({', '.join(SUFFIXES)})"
+        )
+    return images
+
+
+def read_image(path: pathlib.Path) -> tuple[bytes, np.ndarray]:
+    """An image as the model reads it and as a person sees it.
+
+    TensorFlow ignores the EXIF orientation, so a turned picture is turned
+    upright and encoded again, without loss.
+
+    Returns:
+      The encoded bytes and uint8 `[h, w, 3]`.
+
+    Raises:
+      OSError: not an image, or not a whole one.
+    """
+    encoded = path.read_bytes()
+    with Image.open(io.BytesIO(encoded)) as image:
+        turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+        pixels = ImageOps.exif_transpose(image).convert("RGB")
+    if turned:
+        buffer = io.BytesIO()
+        pixels.save(buffer, "PNG")
+        encoded = buffer.getvalue()
+    return encoded, np.asarray(pixels)
+
+
+def _batches(
+    paths: Sequence[pathlib.Path], batch_size: int, unreadable: list[str]
+) -> Iterator[list[tuple[pathlib.Path, bytes, np.ndarray]]]:
+    """Batches of (path, encoded, pixels); what cannot be read is noted."""
+    batch = []
+    for path in paths:
+        try:
+            batch.append((path, *read_image(path)))
+        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            unreadable.append(f"{path}: {error}")
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def detections_of(
+    found: dict[str, np.ndarray], index: int, class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """One image's detections for JSON, best first."""
+    boxes, scores, classes = (
+        found[f"detection_{name}"][index]
+        for name in ("boxes", "scores", "classes")
+    )
+    return [
+        {
+            "class": int(classes[k]),
+            "name": class_names[int(classes[k]) - 1],
+            "score": round(float(scores[k]), 6),
+            "box": [round(float(x), 6) for x in boxes[k]],
+        }
+        for k in range(int(found["num_detections"][index]))
+    ]
+
+
+def detect_images(
+    predict: Predict,
+    class_names: Sequence[str],
+    paths: Sequence[pathlib.Path],
+    output_dir: str | os.PathLike,
+    min_score: float = 0.5,
+    batch_size: int = 8,
+) -> tuple[int, list[str]]:
+    """Draws the detections of images and writes them as JSON.
+
+    Args:
+      predict, class_names: from `load_predictor`.
+      paths: of the images.
+      output_dir: for a picture per image and `detections.json`.
+      min_score: smallest score that is drawn; the JSON has all.
+      batch_size: images at once.
+
+    Returns:
+      Number of detections drawn, and a line per image that was not readable.
+    """
+    output_dir = pathlib.Path(output_dir)
+    images, unreadable, drawn = [], [], 0
+    with command.progress("detecting", len(paths)) as advance:
+        for batch in _batches(paths, batch_size, unreadable):
+            found = predict([encoded for _, encoded, _ in batch])
+            for index, (path, _, pixels) in enumerate(batch):
+                height, width = pixels.shape[:2]
+                detections = detections_of(found, index, class_names)
+                drawn += sum(d["score"] >= min_score for d in detections)
+                images.append(
+                    {
+                        "file": str(path),
+                        "height": height,
+                        "width": width,
+                        "detections": detections,
+                    }
+                )
+                picture = drawing.draw_detections(
+                    pixels,
+                    found["detection_boxes"][index],
+                    found["detection_scores"][index],
+                    found["detection_classes"][index],
+                    class_names,
+                    min_score,
+                )
+                _save_picture(picture, output_dir / path.name)
+            advance(len(batch))
+    result = {"class_names": list(class_names), "images": images}
+    files.write_json(output_dir / DETECTIONS_FILE, result)
+    return drawn, unreadable
+
+
+def _save_picture(picture: Image.Image, path: pathlib.Path) -> None:
+    """As JPEG or PNG, under the image's name."""
+    png = path.suffix.lower() not in (".jpg", ".jpeg")
+    path = path.with_suffix(".png") if png else path
+    with files.replace_file(path) as temporary:
+        picture.save(temporary, "PNG" if png else "JPEG", quality=92)
+
+
+def main() -> None:
+    """Reads the flags and detects."""
+    command.require(FLAGS, "model", "input", "output_dir")
+    paths = list_images(FLAGS.input)
+    predict, class_names = load_predictor(
+        FLAGS.model, config_flags.read(FLAGS, DetectionParams())
+    )
+    drawn, unreadable = detect_images(
+        predict,
+        class_names,
+        paths,
+        FLAGS.output_dir,
+        FLAGS.min_score,
+        FLAGS.batch_size,
+    )
+    for line in unreadable:
+        command.say(f"not readable: {line}")
+    if len(unreadable) == len(paths):
+        raise UserError(f"--input={FLAGS.input}: no readable image in it")
+    command.say(
+        f"{drawn} objects with score >= {FLAGS.min_score} on "
+        f"{len(paths) - len(unreadable)} images "
+        f"({len(unreadable)} not readable) in {FLAGS.output_dir}"
+    )
+
+
+def run() -> None:
+    """The command `ssd-detect`."""
+    command.run(main, FLAGS, __doc__)
+
+
+if __name__ == "__main__":
+    run()
