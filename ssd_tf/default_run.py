@@ -52,7 +52,10 @@ def default_run(
     raw = shapes.write_dataset(run_dir / "raw", num_train, num_test)
     data = run_dir / "data"
     if not (data / catalog.MANIFEST).exists():
-        convert.convert("voc", [raw], data, ["train", "test"])
+        # One process: more would cost more to start than they save.
+        convert.convert(
+            "voc", [raw], data, ["train", "test"], num_workers=1
+        )
     class_names = tuple(catalog.class_names(data))
     params = dataclasses.replace(
         config.PRESETS[MODEL_NAME], num_classes=len(class_names) + 1

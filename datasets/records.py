@@ -1,0 +1,243 @@
+"""TFRecord shards: the tf.Example schema, written and parsed in one place.
+
+The keys are those of the TF Object Detection API, so that its files and
+EfficientDet's are read as they are; SSD-TensorFlow's own keys
+(`image/object/bbox/label`) are read too. Boxes are ymin, xmin, ymax, xmax in
+[0, 1], labels count from 1. Nothing here knows who annotates or who trains.
+"""
+
+import hashlib
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import tensorflow as tf
+
+from ssd_tf import files
+from ssd_tf.datasets import catalog
+from ssd_tf.datasets.annotation import Annotation
+
+_CORNERS = tuple(
+    f"image/object/bbox/{corner}" for corner in ("ymin", "xmin", "ymax", "xmax")
+)
+_LABEL = "image/object/class/label"
+_PORT_LABEL = "image/object/bbox/label"
+_DIFFICULT = "image/object/difficult"
+_PORT_DIFFICULT = "image/object/bbox/difficult"
+_CROWD = "image/object/is_crowd"
+_GROUP = "image/object/group_of"  # Open Images' word for a crowd
+_INTEGERS = (_LABEL, _PORT_LABEL, _DIFFICULT, _PORT_DIFFICULT, _CROWD, _GROUP)
+# Files read at once, and so mixed, where the order is free.
+_PARALLEL_FILES = 16
+
+
+def to_example(
+    annotation: Annotation, class_names: Sequence[str]
+) -> tf.train.Example:
+    """One image as a tf.Example; `parse_example` reads it back.
+
+    Args:
+      annotation: clean, with the true size of its JPEG or PNG image.
+      class_names: class k is element k - 1; holds all of the annotation's.
+    """
+    encoded = annotation.read_image()
+    height, width = annotation.height, annotation.width
+    ymin, xmin, ymax, xmax = annotation.boxes.T
+    names = annotation.names
+    strings = {
+        "image/encoded": [encoded],
+        "image/format": ["png" if encoded.startswith(b"\x89PNG") else "jpeg"],
+        "image/filename": [annotation.filename],
+        "image/source_id": [annotation.source_id],
+        "image/key/sha256": [hashlib.sha256(encoded).hexdigest()],
+        "image/object/class/text": names,
+        "image/object/view": annotation.poses,
+    }
+    integers = {
+        "image/height": [height],
+        "image/width": [width],
+        _LABEL: [class_names.index(name) + 1 for name in names],
+        _DIFFICULT: annotation.difficult,
+        "image/object/truncated": annotation.truncated,
+        _CROWD: annotation.crowd,
+        _GROUP: annotation.crowd,
+    }
+    floats = {
+        **dict(zip(_CORNERS, annotation.boxes.T, strict=True)),
+        "image/object/area": (ymax - ymin) * (xmax - xmin) * (height * width),
+    }
+    features = {
+        **{key: _bytes_feature(value) for key, value in strings.items()},
+        **{key: _int64_feature(value) for key, value in integers.items()},
+        **{key: _float_feature(value) for key, value in floats.items()},
+    }
+    return tf.train.Example(features=tf.train.Features(feature=features))
+
+
+def _bytes_feature(values):
+    encoded = [tf.compat.as_bytes(value) for value in values]
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=encoded))
+
+
+def _int64_feature(values):
+    return tf.train.Feature(
+        int64_list=tf.train.Int64List(value=map(int, values))
+    )
+
+
+def _float_feature(values):
+    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+
+def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Parses one serialised tf.Example, inside or outside of `Dataset.map`.
+
+    Args:
+      serialized: string scalar.
+
+    Returns:
+      image: encoded bytes, string scalar. Decode it with
+        `expand_animations=False`: other tools' files hold GIFs.
+      boxes: float32 [M, 4], ymin, xmin, ymax, xmax in [0, 1]; M may be 0.
+      labels: int64 [M], from 1.
+      difficult: bool [M]; False where the file does not say.
+      crowd: bool [M]; crowds (COCO) and groups (Open Images) alike.
+      source_id: string scalar; the file name or a hash of the image where
+        the file has none.
+
+    Raises:
+      tf.errors.InvalidArgumentError: no image, or not as many labels as
+        boxes.
+    """
+    one_string = tf.io.FixedLenFeature([], tf.string, default_value="")
+    parsed = tf.io.parse_single_example(
+        serialized,
+        {
+            "image/encoded": tf.io.FixedLenFeature([], tf.string),
+            "image/source_id": one_string,
+            "image/filename": one_string,
+            **{key: _list_of(tf.float32) for key in _CORNERS},
+            **{key: _list_of(tf.int64) for key in _INTEGERS},
+        },
+    )
+    boxes = tf.stack([parsed[key] for key in _CORNERS], axis=-1)  # [M, 4]
+    count = tf.shape(boxes)[0]
+    label = _first_given(parsed, _LABEL, _PORT_LABEL)
+    tf.debugging.assert_equal(
+        tf.size(label), count, "a record has not as many labels as boxes"
+    )
+    difficult = _first_given(parsed, _DIFFICULT, _PORT_DIFFICULT)
+    return {
+        "image": parsed["image/encoded"],
+        "boxes": boxes,
+        "labels": label,
+        "difficult": _flags(difficult, count),
+        "crowd": _flags(parsed[_CROWD], count) | _flags(parsed[_GROUP], count),
+        "source_id": _source_id(parsed),
+    }
+
+
+def _list_of(dtype):
+    return tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
+
+
+def _first_given(parsed, key, other_key):
+    values = parsed[key]
+    return tf.cond(
+        tf.size(values) > 0, lambda: values, lambda: parsed[other_key]
+    )
+
+
+def _flags(values, count):
+    """bool [count]; False for what is missing at the end."""
+    missing = tf.maximum(count - tf.size(values), 0)
+    return tf.cast(tf.pad(values[:count], [[0, missing]]), tf.bool)
+
+
+def _source_id(parsed):
+    digest = tf.strings.to_hash_bucket_fast(parsed["image/encoded"], 2**62)
+    candidates = tf.stack(
+        [
+            parsed["image/source_id"],
+            parsed["image/filename"],
+            tf.strings.as_string(digest),
+        ]
+    )
+    return tf.boolean_mask(candidates, candidates != "")[0]
+
+
+def write_shard(
+    path: str | pathlib.Path,
+    annotations: Iterable[Annotation],
+    class_names: Sequence[str],
+) -> dict[str, str | int]:
+    """Writes one shard, which appears as a whole or not at all.
+
+    Returns:
+      Its entry in the manifest: name, images, size in bytes, sha256.
+    """
+    path, images = pathlib.Path(path), 0
+    with files.replace_file(path) as temporary:
+        with tf.io.TFRecordWriter(str(temporary)) as writer:
+            for annotation in annotations:
+                example = to_example(annotation, class_names)
+                # Plain serialisation orders the keys at random.
+                writer.write(example.SerializeToString(deterministic=True))
+                images += 1
+        data = temporary.read_bytes()
+    return {
+        "name": path.name,
+        "images": images,
+        "size": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+
+
+def read(
+    dataset_dir: str | pathlib.Path,
+    split: str,
+    shuffle_files: bool = False,
+    seed: int | None = None,
+) -> tf.data.Dataset:
+    """Reads a split as one-image dicts, once through; see `parse_example`.
+
+    Args:
+      dataset_dir: a folder with converted data, ours or another tool's.
+      split: name of a split, or a file name pattern; see
+        `catalog.list_shards`.
+      shuffle_files: False gives the images in the order of conversion. True
+        reads the files in a new random order every time, many at once; mix
+        further with `Dataset.shuffle`.
+      seed: makes the shuffled order the same in every run, at a small cost
+        in speed.
+
+    Raises:
+      UserError: no such folder or split, or a shard is not whole.
+    """
+    paths = list(map(str, catalog.list_shards(dataset_dir, split)))
+    if shuffle_files:
+        dataset = tf.data.Dataset.from_tensor_slices(paths)
+        dataset = dataset.shuffle(len(paths), seed=seed)
+        dataset = dataset.interleave(
+            tf.data.TFRecordDataset,
+            cycle_length=min(len(paths), _PARALLEL_FILES),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=seed is not None,
+        )
+    else:
+        dataset = tf.data.TFRecordDataset(paths)
+    return dataset.map(parse_example, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def count(dataset_dir: str | pathlib.Path, split: str) -> int:
+    """Number of images in a split: from the manifest, else by reading it.
+
+    Raises:
+      UserError: no such folder or split.
+    """
+    paths = catalog.list_shards(dataset_dir, split)
+    if (pathlib.Path(dataset_dir) / catalog.MANIFEST).is_file():
+        stated = catalog.read_manifest(dataset_dir)["splits"]
+        if split in stated:
+            return stated[split]["images"]
+    records = tf.data.TFRecordDataset(list(map(str, paths)))
+    return sum(1 for _ in records)
