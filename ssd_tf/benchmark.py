@@ -175,9 +175,9 @@ def main() -> None:
     samples = measure(stages=FLAGS.stages, **settings)
     stages, ratio = summary(samples), forward_over_bare(samples)
     machine = machine_facts()
+    command.say(", ".join(f"{k} {v}" for k, v in machine.items()))
     _print(
-        f"{FLAGS.model_name}, {FLAGS.precision}, batches of "
-        f"{FLAGS.batch_size}, {machine['device']}, {machine['cores']} cores",
+        f"{FLAGS.model_name}, {FLAGS.precision}, batch {FLAGS.batch_size}",
         stages,
         ratio,
     )

@@ -79,9 +79,10 @@ def restore_weights(net: SSDNet, checkpoint: str | os.PathLike) -> None:
     Raises:
       UserError: the checkpoint does not fit the net.
     """
-    status = tf.train.Checkpoint(model=net.model).restore(str(checkpoint))
+    restorer = tf.train.Checkpoint(model=net.model)
     try:
-        status.assert_existing_objects_matched().expect_partial()
+        status = restorer.restore(str(checkpoint)).expect_partial()
+        status.assert_existing_objects_matched()
     except (AssertionError, ValueError) as error:
         raise UserError(
             f"{checkpoint}: its weights do not fit {net.params.model_name} "

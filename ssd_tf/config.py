@@ -211,6 +211,38 @@ PRESETS = {
 }
 
 
+# What the settings below may be, by field.
+CHOICES = {
+    "mining": ("image", "batch"),
+    "normalizer": ("positives", "batch_size"),
+    "optimizer": (
+        "adadelta",
+        "adagrad",
+        "adam",
+        "ftrl",
+        "momentum",
+        "rmsprop",
+        "sgd",
+    ),
+    "learning_rate_decay_type": ("step", "cosine", "exponential", "fixed"),
+    "augmentation": ("light", "none"),
+    "precision": ("float32", "mixed_bfloat16"),
+}
+
+
+def check_choice(field: str, value: str) -> None:
+    """Refuses a value that `CHOICES` does not have.
+
+    Raises:
+      ValueError: naming field, choices and value.
+    """
+    if value not in CHOICES[field]:
+        raise ValueError(
+            f"{field} must be one of {', '.join(CHOICES[field])}; "
+            f"received {value!r}"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class LossParams:
     """Arguments of `losses.ssd_losses`."""
@@ -285,6 +317,8 @@ def _from_dict(cls: type, values: dict[str, Any]):
         "training": TrainParams,
         "loss": LossParams,
     }
+    if not isinstance(values, dict):
+        raise ValueError(f"{cls.__name__} is not an object")
     names = {field.name for field in dataclasses.fields(cls)}
     unknown = sorted(set(values) - names)
     if unknown:
@@ -327,7 +361,10 @@ def load(train_dir: str | os.PathLike) -> Config:
             f"{path}: not found; name a train_dir that train_ssd.py has made"
         )
     try:
-        return _from_dict(Config, json.loads(path.read_text("utf-8")))
+        config = _from_dict(Config, json.loads(path.read_text("utf-8")))
+        if config.format_version != FORMAT_VERSION:
+            raise ValueError(f"format_version {config.format_version}")
+        return config
     except (ValueError, TypeError) as error:
         raise UserError(
             f"{path}: not a configuration of this version ({error}); "

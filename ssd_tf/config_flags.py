@@ -9,7 +9,13 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-from ssd_tf.config import DetectionParams, LossParams, TrainParams
+from ssd_tf.command import UserError
+from ssd_tf.config import (
+    CHOICES,
+    DetectionParams,
+    LossParams,
+    TrainParams,
+)
 
 Settings = TypeVar("Settings", DetectionParams, LossParams, TrainParams)
 
@@ -47,10 +53,7 @@ _FLAGS: dict[type, dict[str, tuple[str | None, str]]] = {
     TrainParams: {
         "batch_size": (None, "Images of a step, over all devices."),
         "max_number_of_steps": (None, "Length of the training, in steps."),
-        "optimizer": (
-            None,
-            "adadelta, adagrad, adam, ftrl, momentum, rmsprop or sgd.",
-        ),
+        "optimizer": (None, "The optimizer."),
         "momentum": (None, "Of --optimizer=momentum."),
         "opt_epsilon": (None, "Of adadelta, adam and rmsprop."),
         "adam_beta1": (None, "Of adam."),
@@ -59,10 +62,7 @@ _FLAGS: dict[type, dict[str, tuple[str | None, str]]] = {
         "rmsprop_momentum": (None, "Of rmsprop."),
         "adadelta_rho": (None, "Of adadelta."),
         "learning_rate": (None, "After the warm-up."),
-        "learning_rate_decay_type": (
-            None,
-            "step, cosine, exponential or fixed.",
-        ),
+        "learning_rate_decay_type": (None, "How the rate falls."),
         "learning_rate_decay_factor": (None, "Of step and exponential."),
         "decay_boundaries": (
             None,
@@ -72,7 +72,7 @@ _FLAGS: dict[type, dict[str, tuple[str | None, str]]] = {
         "end_learning_rate": (None, "Of cosine."),
         "warmup_steps": (None, "Steps of linear rise at the start."),
         "weight_decay": (None, "L2, on convolution kernels only."),
-        "augmentation": (None, "light (crop, flip, colours) or none."),
+        "augmentation": (None, "light: crop, flip and colours."),
         "ignore_difficult": (
             None,
             "Ignore difficult boxes instead of training on them.",
@@ -80,7 +80,7 @@ _FLAGS: dict[type, dict[str, tuple[str | None, str]]] = {
         "seed": (None, "Of initial weights, order and augmentation."),
         "precision": (
             None,
-            "float32 or mixed_bfloat16; losses are float32 in both.",
+            "Of the network; losses are float32 in any.",
         ),
         "save_interval_steps": (None, "Steps between two checkpoints."),
         "log_every_n_steps": (None, "Steps between two log entries."),
@@ -101,9 +101,14 @@ def define(flag_values: flags.FlagValues, defaults: Settings) -> None:
     for field, (name, text) in _FLAGS[type(defaults)].items():
         value = getattr(defaults, field)
         default = [str(x) for x in value] if type(value) is tuple else value
-        makers[type(value)](
-            name or field, default, text, flag_values=flag_values
-        )
+        if field in CHOICES:
+            flags.DEFINE_enum(
+                field, default, CHOICES[field], text, flag_values=flag_values
+            )
+        else:
+            makers[type(value)](
+                name or field, default, text, flag_values=flag_values
+            )
 
 
 def read(flag_values: flags.FlagValues, defaults: Settings) -> Settings:
@@ -111,7 +116,14 @@ def read(flag_values: flags.FlagValues, defaults: Settings) -> Settings:
     values: dict[str, Any] = {}
     for field, (name, _) in _FLAGS[type(defaults)].items():
         value = flag_values[name or field].value
-        if isinstance(value, list):
-            value = tuple(float(x) for x in value)
-        values[field] = value
+        values[field] = _numbers(field, value) if type(value) is list else value
     return dataclasses.replace(defaults, **values)
+
+
+def _numbers(name, words):
+    try:
+        return tuple(float(word) for word in words)
+    except ValueError:
+        raise UserError(
+            f"--{name}={','.join(words)}: numbers separated by commas wanted"
+        ) from None

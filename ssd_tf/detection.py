@@ -13,9 +13,11 @@ import tensorflow as tf
 from ssd_tf import boxes as geometry
 from ssd_tf import encoder, losses
 
-
-# Neighbours ranked by their maximum first, see `_top_k`.
-_GROUP = 6
+# Image sides from the image. A decoded box is at most 62.5 * 1.28 of them
+# long (`encoder.MAX_LOG_SIZE`, the largest anchor), so what reaches further
+# out cannot touch the image, and would take the others' float32 digits when
+# the classes are moved apart.
+_MAX_COORDINATE = 100.0
 
 
 class Detections(NamedTuple):
@@ -101,40 +103,17 @@ def select_top_k(
 
     Returns:
       Scores `[B, C - 1, k]` by descending score and boxes `[B, C - 1, k, 4]`;
-      both are 0 where the score is below the threshold or the box not finite.
+      both are 0 where the score is below the threshold or the box not finite
+      or absurdly far from the image.
     """
-    finite = tf.reduce_all(tf.math.is_finite(boxes), axis=-1)
+    sane = tf.reduce_all(tf.abs(boxes) < _MAX_COORDINATE, axis=-1)
     scores = tf.transpose(predictions[..., 1:], [0, 2, 1])  # [B, C - 1, A]
-    selected = (scores >= select_threshold) & finite[:, None]
+    selected = (scores >= select_threshold) & sane[:, None]
     scores = tf.where(selected, scores, 0.0)
     top_k = min(top_k, boxes.shape[1])
-    scores, anchor = _top_k(scores, top_k)
+    scores, anchor = tf.math.top_k(scores, top_k)
     boxes = tf.gather(boxes, anchor, batch_dims=1)
     return scores, tf.where(scores[..., None] > 0, boxes, 0.0)
-
-
-def _top_k(values: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """`tf.math.top_k` along the last axis of `[B, C, A]`, faster when A >> k.
-
-    The k best values lie in the k groups with the best maxima, and two short
-    rankings take half the time of a long one on a CPU. Of values that tie for
-    the last places any may be named.
-    """
-    size = values.shape[-1]
-    if size <= k * _GROUP:
-        return tf.math.top_k(values, k)
-    padded = tf.pad(values, [[0, 0], [0, 0], [0, -size % _GROUP]])
-    groups = tf.reshape(
-        padded, [-1, values.shape[1], -(-size // _GROUP), _GROUP]
-    )
-    best = tf.math.top_k(tf.reduce_max(groups, axis=-1), k).indices
-    members = tf.gather(groups, best, batch_dims=2)  # [B, C, k, GROUP]
-    members = tf.reshape(members, [-1, values.shape[1], k * _GROUP])
-    values, place = tf.math.top_k(members, k)
-    group = tf.gather(best, place // _GROUP, batch_dims=2)
-    # Where zeros are ranked, those of the padding may come first.
-    index = tf.minimum(group * _GROUP + place % _GROUP, size - 1)
-    return values, index
 
 
 def _suppress_all_classes(scores, boxes, nms_threshold, keep_top_k):

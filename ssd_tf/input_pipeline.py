@@ -10,10 +10,9 @@ from typing import Any
 import tensorflow as tf
 
 from ssd_tf import augment
-from ssd_tf.config import SSDParams
+from ssd_tf.config import SSDParams, check_choice
 
 Example = dict[str, Any]
-AUGMENTATIONS = ("light", "none")
 SHUFFLE_BUFFER = 2048
 
 
@@ -41,9 +40,7 @@ def prepare_image(encoded: tf.Tensor, params: SSDParams) -> tf.Tensor:
     return whiten(resize(decode(encoded), params.img_shape), params)
 
 
-def _example_for_training(
-    record: Example, ignore_difficult: bool
-) -> Example:
+def _example_for_training(record: Example, ignore_difficult: bool) -> Example:
     ignored = record["crowd"]
     if ignore_difficult:
         ignored |= record["difficult"]
@@ -127,6 +124,7 @@ def make_for_train(
       `labels` int64 [B, M] (0 pads), `ignored` bool [B, M], `source_id` [B].
       M is a power of two, so that few shapes have to be compiled.
     """
+    check_choice("augmentation", augmentation)
 
     def prepare(record, seed):
         example = _example_for_training(record, ignore_difficult)
@@ -198,9 +196,9 @@ def make_for_eval(
 def pad_boxes(batch: Example) -> Example:
     """Pads the box axis of a training batch to a power of two, at least 8."""
     number = tf.shape(batch["labels"])[1]
-    power = tf.math.log(tf.cast(tf.maximum(number, 8), tf.float32))
-    power = tf.cast(tf.math.ceil(power / tf.math.log(2.0) - 1e-4), tf.int32)
-    missing = tf.bitwise.left_shift(1, power) - number
+    powers = tf.constant([1 << exponent for exponent in range(3, 31)])
+    enough = tf.searchsorted(powers, number[None])[0]
+    missing = powers[enough] - number
     padded = {
         key: tf.pad(batch[key], [[0, 0], [0, missing]])
         for key in ("labels", "ignored")

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from ssd_tf.config import check_choice
+
 Layers = Sequence[tf.Tensor] | tf.Tensor
-MININGS = ("image", "batch")
-NORMALIZERS = ("positives", "batch_size")
 
 
 def abs_smooth(x: tf.Tensor) -> tf.Tensor:
@@ -158,8 +158,8 @@ def ssd_losses(
     Raises:
       ValueError: unknown `mining` or `normalizer`.
     """
-    _check_choice("mining", mining, MININGS)
-    _check_choice("normalizer", normalizer, NORMALIZERS)
+    check_choice("mining", mining)
+    check_choice("normalizer", normalizer)
     logits = tf.cast(flatten_layers(logits, 1), tf.float32)
     localisations = tf.cast(flatten_layers(localisations, 1), tf.float32)
     gclasses = flatten_layers(gclasses, 0)
@@ -231,10 +231,3 @@ def _sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
     if context is None or context.num_replicas_in_sync == 1:
         return value
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(
-            f"{name} must be one of {', '.join(choices)}; received {value!r}"
-        )

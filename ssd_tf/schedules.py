@@ -3,9 +3,7 @@
 import keras
 import tensorflow as tf
 
-from ssd_tf.config import TrainParams
-
-DECAY_TYPES = ("step", "cosine", "exponential", "fixed")
+from ssd_tf.config import TrainParams, check_choice
 
 
 @keras.saving.register_keras_serializable(package="ssd_tf")
@@ -55,9 +53,11 @@ def learning_rate(
 
 def _decay(training, steps_per_epoch):
     schedules = keras.optimizers.schedules
-    rate, steps = training.learning_rate, training.max_number_of_steps
+    # An integer rate would make some of the schedules float64.
+    rate, steps = float(training.learning_rate), training.max_number_of_steps
     factor = training.learning_rate_decay_factor
     kind = training.learning_rate_decay_type
+    check_choice("learning_rate_decay_type", kind)
     if kind == "step":
         boundaries = [int(share * steps) for share in training.decay_boundaries]
         rates = [rate * factor**k for k in range(len(boundaries) + 1)]
@@ -69,9 +69,4 @@ def _decay(training, steps_per_epoch):
     if kind == "exponential":
         every = max(int(steps_per_epoch * training.num_epochs_per_decay), 1)
         return schedules.ExponentialDecay(rate, every, factor, staircase=True)
-    if kind == "fixed":
-        return schedules.PiecewiseConstantDecay([0], [rate, rate])
-    raise ValueError(
-        "learning_rate_decay_type must be one of "
-        f"{', '.join(DECAY_TYPES)}; received {kind!r}"
-    )
+    return schedules.PiecewiseConstantDecay([0], [rate, rate])

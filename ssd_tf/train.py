@@ -32,15 +32,6 @@ from ssd_tf.nets.layers import synchronize_batch_norm
 from ssd_tf.nets.ssd import SSDNet
 
 METRICS_FILE = "metrics.jsonl"
-OPTIMIZERS = (
-    "adadelta",
-    "adagrad",
-    "adam",
-    "ftrl",
-    "momentum",
-    "rmsprop",
-    "sgd",
-)
 
 
 def choose_strategy() -> tf.distribute.Strategy:
@@ -100,11 +91,7 @@ def make_optimizer(
         ),
         "sgd": lambda: keras.optimizers.SGD(rate),
     }
-    if training.optimizer not in makers:
-        raise ValueError(
-            f"optimizer must be one of {', '.join(makers)}; "
-            f"received {training.optimizer!r}"
-        )
+    config.check_choice("optimizer", training.optimizer)
     return makers[training.optimizer]()
 
 
@@ -256,9 +243,9 @@ def train(
         finite.
     """
     training = settings.training
-    _check_batch_size(training, strategy or tf.distribute.get_strategy())
-    keras.utils.set_random_seed(training.seed)
     strategy = strategy or tf.distribute.get_strategy()
+    _check_batch_size(training.batch_size, strategy.num_replicas_in_sync)
+    keras.utils.set_random_seed(training.seed)
     train_dir = pathlib.Path(train_dir)
     chief = is_chief(strategy)
     _claim(train_dir, settings, chief)
@@ -270,7 +257,7 @@ def train(
             training, num_samples / training.batch_size
         )
         optimizer.build(net.model.trainable_variables)
-        step = tf.Variable(0, dtype=tf.int64, trainable=False)
+    step = tf.Variable(0, dtype=tf.int64, trainable=False)
     with _save_dir(train_dir, strategy, chief) as save_dir:
         manager = checkpoint.manager(
             save_dir, net, optimizer, step, training.max_to_keep
@@ -339,12 +326,11 @@ def _finite(terms: dict[str, tf.Tensor], step: int) -> dict[str, float]:
     return values
 
 
-def _check_batch_size(training, strategy):
-    replicas = strategy.num_replicas_in_sync
-    if training.batch_size % replicas:
+def _check_batch_size(batch_size: int, replicas: int) -> None:
+    if batch_size % replicas:
         raise UserError(
-            f"--batch_size={training.batch_size}: not divisible by the "
-            f"{replicas} devices that share a batch"
+            f"--batch_size={batch_size}: not divisible by the {replicas} "
+            "devices that share a batch"
         )
 
 

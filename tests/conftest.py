@@ -1,0 +1,133 @@
+"""Golden values, ways to run a function, fresh processes."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+TESTS = pathlib.Path(__file__).parent
+# `import inputs` makes the inputs of the golden values again.
+sys.path.insert(0, str(TESTS / "golden"))
+# Read when TensorFlow is imported, also by the processes that tests start.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The port's own outputs, by the keys of tests/golden/README.md."""
+    with np.load(TESTS / "golden" / "port_golden.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def run_script():
+    """Runs Python source in a fresh process and returns what it printed."""
+
+    def run(source, *args):
+        done = subprocess.run(
+            [sys.executable, "-c", source, *map(str, args)],
+            cwd=TESTS.parent,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run
+
+
+def _map_over_dataset(function):
+    """`function`, run inside `tf.data.Dataset.map`."""
+    import tensorflow as tf
+
+    def mapped(*args):
+        return (
+            tf.data.Dataset.from_tensors(args)
+            .map(function)
+            .get_single_element()
+        )
+
+    return mapped
+
+
+def _ways():
+    import tensorflow as tf
+
+    return {
+        "eager": lambda function: function,
+        "graph": tf.function,
+        "xla": functools.partial(tf.function, jit_compile=True),
+        "map": _map_over_dataset,
+    }
+
+
+@pytest.fixture(params=["eager", "graph", "xla", "map"])
+def run_as(request):
+    """Each way to run a function of tensors; a function to a function."""
+    return _ways()[request.param]
+
+
+@pytest.fixture(params=["graph", "xla"])
+def compile_as(request):
+    """The two ways to compile; a function to a function."""
+    return _ways()[request.param]
+
+
+@pytest.fixture(scope="session")
+def shapes_data(tmp_path_factory):
+    """A small converted copy of the built-in data: 48 train, 12 test."""
+    from ssd_tf.datasets import convert, shapes
+
+    root = tmp_path_factory.mktemp("shapes")
+    raw = shapes.write_dataset(root / "raw", num_train=48, num_test=12)
+    convert.convert("voc", [raw], root / "data", num_workers=1)
+    return root / "data"
+
+
+@dataclasses.dataclass
+class Trained:
+    """A finished run of a few steps."""
+
+    train_dir: pathlib.Path
+    dataset_dir: pathlib.Path
+    settings: object
+    net: object
+
+    def records(self, split="train"):
+        """The records it was trained on, or another split's."""
+        from ssd_tf.datasets import records
+
+        return records.read(self.dataset_dir, split)
+
+
+@pytest.fixture(scope="session")
+def trained(shapes_data, tmp_path_factory):
+    """The small net, trained for `train_process.FIXTURE_STEPS` steps."""
+    import train_process
+
+    from ssd_tf import train
+    from ssd_tf.datasets import catalog, records
+
+    settings = train_process.settings(
+        "mobilenet",
+        catalog.class_names(shapes_data),
+        train_process.FIXTURE_STEPS,
+    )
+    train_dir = tmp_path_factory.mktemp("trained")
+    net = train.train(
+        settings, train_dir, records.read(shapes_data, "train"), 48
+    )
+    return Trained(train_dir, shapes_data, settings, net)
+
+
+@pytest.fixture(scope="session")
+def pictures(shapes_data):
+    """Encoded JPEGs of different sizes."""
+    folder = shapes_data.parent / "raw" / "JPEGImages"
+    return [path.read_bytes() for path in sorted(folder.iterdir())[:3]]

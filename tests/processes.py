@@ -1,0 +1,47 @@
+"""Starts the project's commands and training runs as real processes."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+TESTS = pathlib.Path(__file__).parent
+TIMEOUT = 600
+
+
+def start(*command, **environment) -> subprocess.Popen:
+    """Starts `python COMMAND...` without a GPU, at the project's root."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=TESTS.parent,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_training(mode, net, dataset_dir, train_dir, steps, **environment):
+    """Starts train_process.py; see there."""
+    script = TESTS / "train_process.py"
+    return start(
+        script, mode, net, dataset_dir, train_dir, steps, **environment
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    """Waits for a process, which must succeed; what it printed."""
+    output, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, errors
+    return output
+
+
+def error_of(*command) -> str:
+    """The one line with which a command refuses a user's mistake."""
+    process = start(*command)
+    _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1, errors
+    assert "Traceback" not in errors
+    lines = [x for x in errors.splitlines() if x.startswith("error: ")]
+    assert len(lines) == 1, errors
+    return lines[0]

@@ -1,0 +1,56 @@
+"""A train_dir alone gives the net back."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from ssd_tf import checkpoint, config
+from ssd_tf.command import UserError
+from ssd_tf.nets.ssd import SSDNet
+
+
+def test_load_net_gives_the_trained_net_back(trained):
+    images = np.random.RandomState(0).uniform(-1, 1, (2, 128, 128, 3))
+    for path in (trained.train_dir, trained.train_dir / "ckpt-4"):
+        net, settings = checkpoint.load_net(path)
+        assert settings == trained.settings
+        for key, layers in trained.net.model(images).items():
+            for mine, theirs in zip(net.model(images)[key], layers, strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+
+
+def test_other_anchors_or_classes_are_refused_by_name(trained):
+    params = dataclasses.replace(trained.settings.params, num_classes=9)
+    with pytest.raises(UserError, match="ssd_128_mobilenet_v2 with 9 classes"):
+        checkpoint.restore_weights(
+            SSDNet(params), checkpoint.find(trained.train_dir)
+        )
+
+
+@pytest.mark.parametrize(
+    "path, message",
+    [
+        ("", "no checkpoint in it"),
+        ("ckpt-4", "neither a train_dir nor a checkpoint"),
+    ],
+)
+def test_nothing_to_load_is_one_line(tmp_path, path, message):
+    with pytest.raises(UserError, match=f"{tmp_path / path}: {message}"):
+        checkpoint.find(tmp_path / path)
+
+
+def test_a_checkpoint_without_its_config_is_refused(trained, tmp_path):
+    for path in trained.train_dir.glob("ckpt-4*"):
+        shutil.copy(path, tmp_path)
+    with pytest.raises(UserError, match="config.json: not found"):
+        checkpoint.load_net(tmp_path / "ckpt-4")
+
+
+def test_config_names_what_it_does_not_know(trained, tmp_path):
+    path = tmp_path / config.CONFIG_FILE
+    text = (trained.train_dir / config.CONFIG_FILE).read_text()
+    path.write_text(text.replace('"num_classes"', '"number_of_classes"'))
+    with pytest.raises(UserError, match="'number_of_classes'"):
+        config.load(tmp_path)

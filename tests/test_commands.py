@@ -1,0 +1,100 @@
+"""What every command does alike, and the training command's mistakes."""
+
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+from processes import error_of, finish, start
+
+from ssd_tf import command
+
+COMMANDS = [
+    ["train_ssd.py"],
+    ["eval_ssd.py"],
+    ["-m", "ssd_tf.datasets.convert"],
+    ["-m", "ssd_tf.export"],
+    ["-m", "ssd_tf.detect"],
+    ["-m", "ssd_tf.benchmark"],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[-1])
+def test_help_shows_every_flag_with_its_default(words):
+    text = finish(start(*words, "--help"))
+    assert "(default: " in text
+    assert "\n  --" in text or "\n--" in text or "--[no]" in text
+    assert "python" in text.splitlines()[2] or "python" in text
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--dataset_dir=/nowhere", "--train_dir=T"], "/nowhere"),
+        (["--dataset_dir={data}"], "--train_dir is missing"),
+        (
+            ["--dataset_dir={data}", "--train_dir=T", "--model_name=ssd_1"],
+            "ssd_1",
+        ),
+        (
+            [
+                "--dataset_dir={data}",
+                "--train_dir=T",
+                "--dataset_split_name=val",
+            ],
+            "no split 'val'; splits there: test, train",
+        ),
+        (["stray"], "unexpected argument 'stray'"),
+        (
+            [
+                "--dataset_dir={data}",
+                "--train_dir={data}/t",
+                "--optimizer=lion",
+            ],
+            "lion",
+        ),
+    ],
+)
+def test_training_mistakes_are_one_line(shapes_data, arguments, message):
+    arguments = [word.format(data=shapes_data) for word in arguments]
+    assert message in error_of("train_ssd.py", *arguments)
+
+
+def test_run_keeps_the_traceback_of_a_bug():
+    def bug():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        command.run(bug, flags.FlagValues(), "", ["program"])
+
+
+def test_a_user_error_is_one_line_whatever_its_text(capsys):
+    def mistake():
+        raise command.UserError("a:\n  two\nlines")
+
+    with pytest.raises(SystemExit) as exit_:
+        command.run(mistake, flags.FlagValues(), "", ["program"])
+    assert exit_.value.code == 1
+    assert capsys.readouterr().err == "error: a: two lines\n"
+
+
+def test_progress_without_a_terminal_is_plain_lines(capsys):
+    with command.progress("counting", 4) as advance:
+        for _ in range(4):
+            advance(units=2, text="loss 1")
+    line = capsys.readouterr().out.strip()
+    assert line.startswith("counting: 4/4, ETA 0 s, ")
+    assert line.endswith("images/s loss 1") and "\n" not in line
+
+
+def test_tables_are_not_cut_outside_a_terminal(capsys):
+    command.print_table("t", ["what", "where"], [["x", "y" * 150]])
+    assert "y" * 150 in capsys.readouterr().out.replace("\n", "")
+
+
+def test_the_package_alone_does_not_import_tensorflow():
+    source = "import sys, ssd_tf; print('tensorflow' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "False"

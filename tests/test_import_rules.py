@@ -1,0 +1,158 @@
+"""Who may import whom (see the docstrings of the modules)."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+# Their flags, and for some the data sets, end here.
+COMMANDS = {"benchmark", "client", "default_run", "detect", "export"}
+# Where flags are made for the commands.
+FLAGS = {"command", "config_flags"}
+# What a module of the core may know of the package, itself left out.
+CORE = {
+    "boxes": set(),
+    "config": {"command", "files"},
+    "anchors": {"config"},
+    "encoder": {"boxes"},
+    "losses": {"config"},
+    "detection": {"boxes", "encoder", "losses"},
+    "augment": {"boxes"},
+    "input_pipeline": {"augment", "config"},
+    "schedules": {"config"},
+    "files": set(),
+    "command": set(),
+    "nets.layers": set(),
+    "nets.vgg": {"nets.layers"},
+    "nets.mobilenet": set(),
+    "nets.ssd": {
+        "anchors",
+        "config",
+        "detection",
+        "encoder",
+        "losses",
+        "nets.layers",
+        "nets.mobilenet",
+        "nets.vgg",
+    },
+    "nets.nets_factory": {"command", "config", "nets.ssd"},
+}
+LIGHT = ["ssd_tf", "ssd_tf.config", "ssd_tf.anchors", "ssd_tf.boxes"]
+LIGHT += ["ssd_tf.command", "ssd_tf.files"]
+
+
+def imported(source):
+    """Names of all that a source imports, also inside functions.
+
+    `from a import b` counts as `a` and `a.b`: b may be a module.
+    """
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "write absolute imports"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names.add(node.module)
+    return names
+
+
+def knows(names, module):
+    return any(f"{name}.".startswith(f"{module}.") for name in names)
+
+
+def modules(folder):
+    """Dotted name below the folder -> what the module imports."""
+    found = {}
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT / folder).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = imported(
+            path.read_text("utf-8")
+        )
+    assert found
+    return found
+
+
+def test_the_reader_of_imports_sees_them_all():
+    source = """
+import a.b, c as d
+from e.f import g as h
+def function():
+    from i import j
+"""
+    expected = {"a.b", "c", "e.f", "e.f.g", "i", "i.j"}
+    assert imported(source) == expected
+    assert knows(expected, "a") and knows(expected, "e.f.g")
+    assert not knows(expected, "e.f.g.x") and not knows(expected, "e.")
+
+
+def test_the_detector_does_not_know_the_data_sets():
+    for name, names in modules("ssd_tf").items():
+        if name not in COMMANDS:
+            assert not knows(names, "ssd_tf.datasets"), name
+
+
+def test_the_data_sets_know_of_the_detector_only_commands_and_files():
+    allowed = ("ssd_tf.command", "ssd_tf.files", "ssd_tf.datasets")
+    for name, names in modules("datasets").items():
+        for other in names - {"ssd_tf"}:
+            if knows({other}, "ssd_tf"):
+                assert any(knows({other}, known) for known in allowed), name
+        # Where the tree is called, it is not Hugging Face's package.
+        assert not knows(names, "datasets"), name
+
+
+def test_tf_slim_is_known_in_one_place():
+    users = [
+        name
+        for folder in ("ssd_tf", "datasets")
+        for name, names in modules(folder).items()
+        if knows(names, "tf_slim")
+    ]
+    assert users == ["nets.layers"]
+
+
+def test_flags_are_known_to_commands_only():
+    for name, names in modules("ssd_tf").items():
+        if name not in COMMANDS | FLAGS:
+            assert not knows(names, "absl"), name
+            assert not knows(names, "ssd_tf.config_flags"), name
+    users = {
+        name
+        for name, names in modules("datasets").items()
+        if knows(names, "absl")
+    }
+    assert users <= {"convert"}
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_the_core_is_layered(name):
+    names = modules("ssd_tf")
+    known = {
+        other
+        for other in names
+        if other != name and f"ssd_tf.{other}" in names[name]
+    }
+    assert known <= CORE[name] | {"nets", "metrics"}
+
+
+def test_light_modules_do_not_load_tensorflow(run_script):
+    script = f"""
+import sys, {", ".join(LIGHT)}
+heavy = ("tensorflow", "keras", "tf_slim", "PIL", "tensorboard")
+print([name for name in heavy if name in sys.modules])
+"""
+    assert run_script(script) == "[]"
+
+
+def test_numpy_geometry_does_not_load_tensorflow(run_script):
+    script = """
+import sys
+from ssd_tf import anchors, boxes, config
+layers = anchors.ssd_anchors_all_layers(config.SSD_300_VGG)
+corners = boxes.to_corners(anchors.flatten_anchors(layers))
+boxes.iou_matrix(corners[:9], corners), boxes.clip(corners)
+print("tensorflow" in sys.modules)
+"""
+    assert run_script(script) == "False"

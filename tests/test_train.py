@@ -1,0 +1,147 @@
+"""The loop: what it logs, saves, refuses, and goes on with after a kill."""
+
+import dataclasses
+import json
+import math
+import signal
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import train_process
+from processes import finish, start_training
+
+from ssd_tf import checkpoint, config, train
+from ssd_tf.command import UserError
+from ssd_tf.datasets import catalog, records
+
+
+def logged_steps(train_dir):
+    lines = (train_dir / "metrics.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+def test_a_run_logs_saves_and_is_not_repeated(trained, capsys):
+    steps = train_process.FIXTURE_STEPS
+    assert logged_steps(trained.train_dir) == list(range(1, steps + 1))
+    assert checkpoint.step_of(checkpoint.find(trained.train_dir)) == steps
+    entry = json.loads(
+        (trained.train_dir / "metrics.jsonl").read_text().splitlines()[0]
+    )
+    assert set(entry) == {
+        "step",
+        "cross_entropy_pos",
+        "cross_entropy_neg",
+        "localization",
+        "regularization",
+        "loss",
+        "learning_rate",
+    }
+    terms = [v for k, v in entry.items() if k not in ("step", "learning_rate")]
+    assert math.isclose(sum(terms[:-1]), terms[-1], rel_tol=1e-6)
+    assert list((trained.train_dir / "train").glob("events.*"))
+
+    before = checkpoint.find(trained.train_dir).with_suffix(".index").stat()
+    again = train.train(
+        trained.settings, trained.train_dir, trained.records(), 48
+    )
+    assert f"going on from step {steps}" in capsys.readouterr().out
+    after = checkpoint.find(trained.train_dir).with_suffix(".index").stat()
+    assert before.st_mtime_ns == after.st_mtime_ns
+    for old, new in zip(
+        trained.net.model.weights, again.model.weights, strict=True
+    ):
+        np.testing.assert_array_equal(old.numpy(), new.numpy())
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_its_last_checkpoint(shapes_data, tmp_path):
+    run = ("one", "mobilenet", shapes_data, tmp_path / "run", 12)
+    process = start_training(*run)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "run" / "ckpt-4.index").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+    output = finish(start_training(*run))
+    assert "going on from step" in output
+    assert logged_steps(tmp_path / "run") == list(range(1, 13))
+    saved = tf.train.load_checkpoint(str(checkpoint.find(tmp_path / "run")))
+    assert saved.get_tensor("step/.ATTRIBUTES/VARIABLE_VALUE") == 12
+    iterations = [
+        saved.get_tensor(name)
+        for name in saved.get_variable_to_shape_map()
+        if "iteration" in name
+    ]
+    assert iterations == [12]
+
+
+def test_a_train_dir_of_other_classes_is_refused(trained):
+    other = dataclasses.replace(
+        trained.settings, class_names=("a", "b", "c", "d")
+    )
+    with pytest.raises(UserError, match="other class_names.*--train_dir"):
+        train.train(other, trained.train_dir, trained.records(), 48)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_unsaved(shapes_data, tmp_path):
+    names = catalog.class_names(shapes_data)
+    settings = train_process.settings("mobilenet", names, 8)
+    training = dataclasses.replace(
+        settings.training, learning_rate=1e30, warmup_steps=0
+    )
+    with pytest.raises(UserError, match="not finite at step [23]: .*loss"):
+        train.train(
+            dataclasses.replace(settings, training=training),
+            tmp_path,
+            records.read(shapes_data, "train"),
+            48,
+        )
+    assert not list(tmp_path.glob("ckpt*"))
+
+
+def test_a_batch_that_devices_cannot_share_is_refused():
+    with pytest.raises(UserError, match="--batch_size=7: .* the 2 devices"):
+        train._check_batch_size(7, 2)
+
+
+def test_weight_decay_counts_kernels_only():
+    inputs = keras.Input((4, 4, 1))
+    net = keras.layers.Conv2D(1, 1, kernel_initializer="ones", name="c")(inputs)
+    net = keras.layers.DepthwiseConv2D(2, depthwise_initializer="ones")(net)
+    net = keras.layers.BatchNormalization()(net)
+    model = keras.Model(inputs, net)
+    model.get_layer("c").bias.assign([100.0])
+    # Half of (1 + 4 ones squared), times 0.1.
+    assert float(train.weight_decay_loss(model, 0.1)) == pytest.approx(0.25)
+
+
+def test_lines_after_the_restored_step_are_dropped(tmp_path):
+    path = tmp_path / train.METRICS_FILE
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    log = train.MetricsLog(tmp_path, 2)
+    log.write(3, {"loss": 0.5})
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n' + (
+        '{"step": 3, "loss": 0.5}\n'
+    )
+
+
+def test_adam_moves_as_far_as_it_should():
+    """The port's epsilon of 1.0 made it 479 times less (B21)."""
+    training = config.TrainParams(
+        optimizer="adam",
+        learning_rate=1e-3,
+        learning_rate_decay_type="fixed",
+        warmup_steps=0,
+    )
+    optimizer = train.make_optimizer(training, 1.0)
+    variable = keras.Variable([0.0])
+    optimizer.build([variable])
+    for _ in range(100):
+        optimizer.apply_gradients([(tf.constant([0.01]), variable)])
+    assert float(variable[0]) == pytest.approx(-0.1, rel=1e-3)

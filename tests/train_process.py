@@ -1,0 +1,96 @@
+"""A training run in a process of its own, for the tests of processes.
+
+    python train_process.py MODE NET DATASET_DIR TRAIN_DIR STEPS
+
+MODE: one (device), mirrored (two logical CPUs of one process), or worker (as
+TF_CONFIG says). NET: a key of NETS.
+"""
+
+import dataclasses
+import sys
+
+import tensorflow as tf
+
+from ssd_tf import config, train
+from ssd_tf.datasets import catalog, records
+
+BATCH_SIZE = 8
+FIXTURE_STEPS = 4  # of conftest's `trained`
+
+
+def small_vgg(num_classes: int) -> config.SSDParams:
+    """SSD300-VGG's first three layers on 96 pixels.
+
+    It has no batch norm, whose sums over many replicas are rounded otherwise
+    than those over one: deep and untrained nets amplify that a lot.
+    """
+    layers = 3
+    return dataclasses.replace(
+        config.SSD_300_VGG,
+        img_shape=(96, 96),
+        num_classes=num_classes,
+        extra_blocks=config.SSD_300_VGG.extra_blocks[:1],
+        **{
+            field: getattr(config.SSD_300_VGG, field)[:layers]
+            for field in (
+                "feat_layers",
+                "feat_shapes",
+                "anchor_sizes",
+                "anchor_ratios",
+                "anchor_steps",
+                "normalizations",
+            )
+        },
+    )
+
+
+def mobilenet(num_classes: int) -> config.SSDParams:
+    """The net of the default run."""
+    return dataclasses.replace(
+        config.SSD_128_MOBILENET_V2, num_classes=num_classes
+    )
+
+
+NETS = {"vgg": small_vgg, "mobilenet": mobilenet}
+
+
+def settings(net: str, class_names: list[str], steps: int) -> config.Config:
+    """A small net and a recipe that logs every step."""
+    training = config.TrainParams(
+        batch_size=BATCH_SIZE,
+        max_number_of_steps=steps,
+        learning_rate=1e-3,
+        warmup_steps=20,
+        log_every_n_steps=1,
+        save_interval_steps=4,
+    )
+    params = NETS[net](len(class_names) + 1)
+    return config.Config(params, tuple(class_names), training)
+
+
+def strategy_of(mode: str) -> tf.distribute.Strategy:
+    """The strategy of a mode."""
+    if mode == "mirrored":
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * 2,
+        )
+        return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    return train.choose_strategy()
+
+
+def main() -> None:
+    """Trains."""
+    mode, net, dataset_dir, train_dir, steps = sys.argv[1:]
+    strategy = strategy_of(mode)
+    train.train(
+        settings(net, catalog.class_names(dataset_dir), int(steps)),
+        train_dir,
+        records.read(dataset_dir, "train", shuffle_files=True, seed=0),
+        records.count(dataset_dir, "train"),
+        strategy,
+    )
+
+
+if __name__ == "__main__":
+    main()
