@@ -78,9 +78,9 @@ def measure(
     repeats: int,
 ) -> Samples:
     """Measures all cases of the stages in turn, `repeats` times."""
-    from ssd_tf import benchmark_stages
+    from ssd_tf import benchmark_inputs, benchmark_stages
 
-    net = benchmark_stages.make_net(model_name, precision)
+    net = benchmark_inputs.make_net(model_name, precision)
     command.say(f"preparing {', '.join(stages)}")
     cases = {
         (stage, case): take

@@ -121,9 +121,7 @@ def _real_boxes(bboxes: tf.Tensor) -> tf.Tensor:
     return finite & tf.reduce_all(bboxes[..., 2:] > bboxes[..., :2], axis=-1)
 
 
-def _first_index(
-    values: tf.Tensor, maximum: tf.Tensor, axis: int
-) -> tf.Tensor:
+def _first_index(values: tf.Tensor, maximum: tf.Tensor, axis: int) -> tf.Tensor:
     """The first index of `maximum` along `axis`; int32, `axis` removed.
 
     `tf.argmax` leaves open which of several equal values it names, and XLA
@@ -132,9 +130,12 @@ def _first_index(
     size = tf.shape(values)[axis]
     shape = [1] * values.shape.rank
     shape[axis] = -1
-    places = tf.reshape(tf.range(size), shape)
-    first = tf.reduce_min(tf.where(values == maximum, places, size), axis)
-    return tf.minimum(first, size - 1)
+    # Counted down in float32, exact up to 2^24: XLA vectorises a maximum of
+    # floats, but not a minimum of integers.
+    last = tf.cast(size - 1, tf.float32)
+    places = last - tf.reshape(tf.range(tf.cast(size, tf.float32)), shape)
+    first = tf.reduce_max(tf.where(values == maximum, places, 0.0), axis)
+    return tf.cast(last - first, tf.int32)
 
 
 def _bipartite_match(iou: tf.Tensor) -> tf.Tensor:
@@ -153,7 +154,7 @@ def _bipartite_match(iou: tf.Tensor) -> tf.Tensor:
       int32 `[B, A]`: the box that an anchor is forced to take, or -1.
     """
     box_index = tf.range(tf.shape(iou)[1])[:, None]  # [n, 1]
-    anchor_index = tf.range(iou.shape[2])
+    size = iou.shape[2]
 
     def propose(held_iou, held_box):
         """Best anchor per box among those that would not refuse it."""
@@ -177,13 +178,22 @@ def _bipartite_match(iou: tf.Tensor) -> tf.Tensor:
         )
         return tf.reduce_any(rival & better, axis=2)
 
+    def at_anchors(anchor, values, nothing):
+        """Values `[B, n]` of the boxes, put at their anchors: `[B, A]`."""
+        batch = tf.shape(anchor)[0]
+        image = tf.broadcast_to(tf.range(batch)[:, None], tf.shape(anchor))
+        # One place more, for the boxes without an anchor.
+        empty = tf.fill([batch, size + 1], nothing)
+        place = tf.stack([image, anchor], axis=-1)
+        return tf.tensor_scatter_nd_update(empty, place, values)[:, :size]
+
     def round_(_, held_iou, held_box):
         anchor, value = propose(held_iou, held_box)
         lost = refused(anchor, value)
-        kept = tf.where(lost, -1, anchor)[..., None] == anchor_index
-        held_box = tf.reduce_max(tf.where(kept, box_index, -1), axis=1)
-        held_iou = tf.gather(value, tf.maximum(held_box, 0), batch_dims=1)
-        held_iou = tf.where(held_box >= 0, held_iou, MIN_FORCED_IOU)
+        taken = tf.where(lost | (anchor < 0), size, anchor)
+        box = tf.broadcast_to(box_index[:, 0], tf.shape(anchor))
+        held_box = at_anchors(taken, box, -1)
+        held_iou = at_anchors(taken, value, MIN_FORCED_IOU)
         return tf.reduce_any(lost), held_iou, held_box
 
     nothing_held = tf.zeros_like(iou[:, 0])

@@ -14,6 +14,10 @@ from ssd_tf.config import SSDParams, check_choice
 
 Example = dict[str, Any]
 SHUFFLE_BUFFER = 2048
+# Few, since the encoder is compiled for each: 8, 16, 24, 32, 48, 64, 96...
+BOX_COUNTS = (8,) + tuple(
+    size << doublings for doublings in range(3, 28) for size in (2, 3)
+)
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
@@ -122,7 +126,7 @@ def make_for_train(
     Returns:
       Batches `image` float32 [B, H, W, 3], `boxes` float32 [B, M, 4],
       `labels` int64 [B, M] (0 pads), `ignored` bool [B, M], `source_id` [B].
-      M is a power of two, so that few shapes have to be compiled.
+      M is one of `BOX_COUNTS`, so that few shapes have to be compiled.
     """
     check_choice("augmentation", augmentation)
 
@@ -194,11 +198,10 @@ def make_for_eval(
 
 
 def pad_boxes(batch: Example) -> Example:
-    """Pads the box axis of a training batch to a power of two, at least 8."""
+    """Pads the box axis of a training batch to the next of `BOX_COUNTS`."""
     number = tf.shape(batch["labels"])[1]
-    powers = tf.constant([1 << exponent for exponent in range(3, 31)])
-    enough = tf.searchsorted(powers, number[None])[0]
-    missing = powers[enough] - number
+    enough = tf.searchsorted(BOX_COUNTS, number[None])[0]
+    missing = tf.constant(BOX_COUNTS)[enough] - number
     padded = {
         key: tf.pad(batch[key], [[0, 0], [0, missing]])
         for key in ("labels", "ignored")
