@@ -178,6 +178,12 @@ SSD_300_MOBILENET_V2 = dataclasses.replace(
     image_mean=(127.5, 127.5, 127.5),
     image_scale=1 / 127.5,
 )
+# A third of the channels, for training on CPUs.
+SSD_300_MOBILENET_V2_035 = dataclasses.replace(
+    SSD_300_MOBILENET_V2,
+    model_name="ssd_300_mobilenet_v2_035",
+    width_multiplier=0.35,
+)
 # For CPUs and the built-in data: 1364 anchors, 0.5 million parameters.
 SSD_128_MOBILENET_V2 = dataclasses.replace(
     SSD_300_MOBILENET_V2,
@@ -206,6 +212,7 @@ PRESETS = {
         SSD_300_VGG_VOC,
         SSD_512_VGG,
         SSD_300_MOBILENET_V2,
+        SSD_300_MOBILENET_V2_035,
         SSD_128_MOBILENET_V2,
     )
 }
