@@ -16,21 +16,8 @@ from ssd_tf.command import UserError
 from ssd_tf.config import DetectionParams
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    "dataset_dir",
-    None,
-    "Folder that ssd_tf.datasets.convert has written.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "dataset_split_name", "test", "Split of it.", flag_values=FLAGS
-)
-flags.DEFINE_string(
-    "checkpoint_path",
-    None,
-    "A train_dir, for its latest checkpoint, or a checkpoint in one.",
-    flag_values=FLAGS,
-)
+config_flags.define_dataset(FLAGS, split="test")
+config_flags.define_checkpoint_path(FLAGS)
 flags.DEFINE_string(
     "eval_dir",
     None,
@@ -78,9 +65,7 @@ def evaluate_checkpoint(checkpoint_path: str | pathlib.Path) -> None:
             "with --labels"
         )
     data = records.read(FLAGS.dataset_dir, split)
-    batches = input_pipeline.make_for_eval(
-        data, net.params, FLAGS.batch_size
-    )
+    batches = input_pipeline.make_for_eval(data, net.params, FLAGS.batch_size)
     num_images = records.count(FLAGS.dataset_dir, split)
     num_batches = math.ceil(num_images / FLAGS.batch_size)
     if FLAGS.max_num_batches:
@@ -95,9 +80,7 @@ def evaluate_checkpoint(checkpoint_path: str | pathlib.Path) -> None:
         num_batches,
     )
     evaluate.print_metrics(metrics, settings.class_names)
-    eval_dir = pathlib.Path(
-        FLAGS.eval_dir or prefix.parent / f"eval_{split}"
-    )
+    eval_dir = pathlib.Path(FLAGS.eval_dir or prefix.parent / f"eval_{split}")
     path = eval_dir / evaluate.METRICS_FILE
     source = {
         "checkpoint": str(prefix),

@@ -23,15 +23,7 @@ from ssd_tf.command import UserError
 from ssd_tf.config import PRESETS, Config, LossParams, TrainParams
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    "dataset_dir",
-    None,
-    "Folder that ssd_tf.datasets.convert has written.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "dataset_split_name", "train", "Split of it.", flag_values=FLAGS
-)
+config_flags.define_dataset(FLAGS, split="train")
 flags.DEFINE_string(
     "train_dir",
     None,
@@ -70,10 +62,10 @@ def main() -> None:
         default_run.default_run()
         return
     command.require(FLAGS, "dataset_dir", "train_dir")
-    from ssd_tf import train
+    from ssd_tf import strategies, train
     from ssd_tf.datasets import catalog, records
 
-    strategy = train.choose_strategy()
+    strategy = strategies.choose_strategy()
     settings = make_config(tuple(catalog.class_names(FLAGS.dataset_dir)))
     split = FLAGS.dataset_split_name
     num_samples = records.count(FLAGS.dataset_dir, split)

@@ -14,7 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_tf import benchmark_inputs as inputs
-from ssd_tf import detection, export, input_pipeline, losses, train
+from ssd_tf import (
+    detection,
+    export,
+    input_pipeline,
+    losses,
+    optimizers,
+    train,
+)
 from ssd_tf.config import DetectionParams, TrainParams
 from ssd_tf.nets.layers import L2Normalization
 from ssd_tf.nets.ssd import SSDNet
@@ -178,7 +185,7 @@ def train_step(net: SSDNet, batch_size: int) -> dict[str, Measure]:
     """Encode, forward, loss, backward and update of one batch."""
     # Rate 0: the weights stay what the other stages measure with.
     training = TrainParams(batch_size=batch_size, learning_rate=0.0)
-    optimizer = train.make_optimizer(training, steps_per_epoch=1000)
+    optimizer = optimizers.make_optimizer(training, steps_per_epoch=1000)
     optimizer.build(net.model.trainable_variables)
     step = train.make_train_step(
         net, optimizer, training, tf.distribute.get_strategy()

@@ -83,9 +83,7 @@ def require(flag_values: flags.FlagValues, *names: str) -> None:
     """
     for name in names:
         if not flag_values[name].value:
-            raise UserError(
-                f"--{name} is missing: {flag_values[name].help}"
-            )
+            raise UserError(f"--{name} is missing: {flag_values[name].help}")
 
 
 def say(message: str = "") -> None:

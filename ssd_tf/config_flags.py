@@ -111,6 +111,29 @@ def define(flag_values: flags.FlagValues, defaults: Settings) -> None:
             )
 
 
+def define_dataset(flag_values: flags.FlagValues, split: str) -> None:
+    """Defines the flags of a converted data set; `split` is the default."""
+    flags.DEFINE_string(
+        "dataset_dir",
+        None,
+        "Folder that ssd_tf.datasets.convert has written.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_string(
+        "dataset_split_name", split, "Split of it.", flag_values=flag_values
+    )
+
+
+def define_checkpoint_path(flag_values: flags.FlagValues) -> None:
+    """Defines the flag of a trained net."""
+    flags.DEFINE_string(
+        "checkpoint_path",
+        None,
+        "A train_dir, for its latest checkpoint, or a checkpoint in one.",
+        flag_values=flag_values,
+    )
+
+
 def read(flag_values: flags.FlagValues, defaults: Settings) -> Settings:
     """The dataclass with what the flags say."""
     values: dict[str, Any] = {}

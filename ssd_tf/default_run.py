@@ -54,9 +54,7 @@ def default_run(
     data = run_dir / "data"
     if not (data / catalog.MANIFEST).exists():
         # One process: more would cost more to start than they save.
-        convert.convert(
-            "voc", [raw], data, ["train", "test"], num_workers=1
-        )
+        convert.convert("voc", [raw], data, ["train", "test"], num_workers=1)
     class_names = tuple(catalog.class_names(data))
     params = dataclasses.replace(
         config.PRESETS[MODEL_NAME], num_classes=len(class_names) + 1

@@ -16,6 +16,7 @@ from ssd_tf import boxes as geometry
 MIN_FORCED_IOU = 1e-6
 # An anchor is ignored when more than this share of it lies in ignored boxes.
 IGNORED_COVERAGE = 0.5
+IGNORED_BELOW_IOU = 0.5  # ...and no box matches it so well
 IGNORED_SCORE = -1.0
 # Box sizes beyond 1000 / 16 of an anchor's are nonsense; exp stays finite.
 MAX_LOG_SIZE = 4.135
@@ -66,53 +67,51 @@ def encode(
     """
     labels = tf.cast(labels, tf.int64)
     bboxes = tf.cast(bboxes, tf.float32)
-    anchors = tf.convert_to_tensor(anchors, tf.float32)
-    if labels.shape.rank == 1:
-        single = None if ignored is None else ignored[None]
-        targets = encode(
-            labels[None],
-            bboxes[None],
-            anchors,
-            num_classes,
-            prior_scaling,
-            force_match,
-            single,
-        )
-        return Targets(*(target[0] for target in targets))
-
+    if ignored is None:
+        ignored = tf.zeros_like(labels, tf.bool)
+    single = labels.shape.rank == 1
+    if single:
+        labels, bboxes, ignored = labels[None], bboxes[None], ignored[None]
     # One empty box, so that an image without boxes needs no second path.
     labels = tf.pad(labels, [[0, 0], [0, 1]])
     bboxes = tf.pad(bboxes, [[0, 0], [0, 1], [0, 0]])
+    ignored = tf.pad(ignored, [[0, 0], [0, 1]])
     real = _real_boxes(bboxes) & (labels > 0) & (labels < num_classes)
-    bboxes = tf.where(real[..., None], bboxes, 0.0)
-    objects = real
-    if ignored is not None:
-        ignored = tf.pad(ignored, [[0, 0], [0, 1]])
-        objects = real & ~ignored
-    corners = geometry.to_corners(anchors)
-    iou = geometry.iou_matrix(
-        tf.where(objects[..., None], bboxes, 0.0), corners
-    )  # [B, n, A], 0 for what may not match
 
-    scores = tf.reduce_max(iou, axis=1)  # [B, A]
-    best = _first_index(iou, scores[:, None], axis=1)
-    if force_match:
-        forced = _bipartite_match(iou)  # [B, A], -1 where none
-        best = tf.where(forced >= 0, forced, best)
-        scores = tf.where(forced >= 0, 1.0, scores)
-    matched = scores > 0
-    gclasses = tf.where(matched, tf.gather(labels, best, batch_dims=1), 0)
+    anchors = tf.convert_to_tensor(anchors, tf.float32)
+    corners = geometry.to_corners(anchors)
+    objects = tf.where((real & ~ignored)[..., None], bboxes, 0.0)
+    box, gscores = _match(geometry.iou_matrix(objects, corners), force_match)
+    matched = gscores > 0
+    gclasses = tf.where(matched, tf.gather(labels, box, batch_dims=1), 0)
     # The port encodes the whole image where nothing matches.
     whole = tf.constant([0.0, 0.0, 1.0, 1.0])
-    gboxes = tf.gather(bboxes, best, batch_dims=1)
+    gboxes = tf.gather(objects, box, batch_dims=1)
     gboxes = tf.where(matched[..., None], gboxes, whole)
-    if ignored is not None:
-        covered = _coverage(bboxes, real & ignored, anchors, corners)
-        covered = (covered > IGNORED_COVERAGE) & (scores < 0.5)
-        scores = tf.where(covered, IGNORED_SCORE, scores)
-    return Targets(
-        gclasses, encode_boxes(gboxes, anchors, prior_scaling), scores
+    covers = tf.where((real & ignored)[..., None], bboxes, 0.0)
+    coverage = _coverage(covers, anchors, corners)
+    unsure = (coverage > IGNORED_COVERAGE) & (gscores < IGNORED_BELOW_IOU)
+    targets = Targets(
+        gclasses,
+        encode_boxes(gboxes, anchors, prior_scaling),
+        tf.where(unsure, IGNORED_SCORE, gscores),
     )
+    return Targets(*(target[0] for target in targets)) if single else targets
+
+
+def _match(iou: tf.Tensor, force_match: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """The box of every anchor and its score, from IoU `[B, n, A]`.
+
+    Returns:
+      int32 `[B, A]`, and float32 `[B, A]`: IoU, 1 where forced.
+    """
+    scores = tf.reduce_max(iou, axis=1)
+    best = _first_index(iou, scores[:, None], axis=1)
+    if not force_match:
+        return best, scores
+    forced = _bipartite_match(iou)
+    best = tf.where(forced >= 0, forced, best)
+    return best, tf.where(forced >= 0, 1.0, scores)
 
 
 def _real_boxes(bboxes: tf.Tensor) -> tf.Tensor:
@@ -209,10 +208,9 @@ def _bipartite_match(iou: tf.Tensor) -> tf.Tensor:
     return held_box
 
 
-def _coverage(bboxes, chosen, anchors, corners):
-    """Largest share `[B, A]` of each anchor inside one of the chosen boxes."""
-    chosen_boxes = tf.where(chosen[..., None], bboxes, 0.0)
-    common = geometry.intersection_matrix(chosen_boxes, corners)
+def _coverage(bboxes, anchors, corners):
+    """Largest share `[B, A]` of each anchor inside one of boxes `[B, n, 4]`."""
+    common = geometry.intersection_matrix(bboxes, corners)
     return tf.reduce_max(common, axis=1) / (anchors[:, 2] * anchors[:, 3])
 
 

@@ -91,7 +91,9 @@ def _update(voc, coco, found, truth, index):
     )
 
 
-def print_metrics(metrics: dict[str, Any], class_names: tuple[str, ...]) -> None:
+def print_metrics(
+    metrics: dict[str, Any], class_names: tuple[str, ...]
+) -> None:
     """Shows a table of classes, one of COCO's numbers, and what is left out."""
 
     def percent(key):

@@ -30,12 +30,7 @@ if TYPE_CHECKING:
 LABELS_FILE = "labels.txt"
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    "checkpoint_path",
-    None,
-    "A train_dir, for its latest checkpoint, or a checkpoint in one.",
-    flag_values=FLAGS,
-)
+config_flags.define_checkpoint_path(FLAGS)
 flags.DEFINE_string(
     "export_dir",
     None,

@@ -6,7 +6,6 @@ the step. Knows neither file formats nor flags.
 """
 
 import contextlib
-import json
 import math
 import os
 import pathlib
@@ -21,91 +20,16 @@ from ssd_tf import (
     checkpoint,
     config,
     encoder,
-    files,
     input_pipeline,
     losses,
-    schedules,
+    optimizers,
+    strategies,
 )
 from ssd_tf.command import UserError, progress, say
 from ssd_tf.config import Config, TrainParams
+from ssd_tf.metrics_log import MetricsLog
 from ssd_tf.nets.layers import synchronize_batch_norm
 from ssd_tf.nets.ssd import SSDNet
-
-METRICS_FILE = "metrics.jsonl"
-
-
-def choose_strategy() -> tf.distribute.Strategy:
-    """Several hosts by TF_CONFIG, several GPUs if seen, else one device.
-
-    Must be called before TensorFlow has done anything else.
-    """
-    if "cluster" in json.loads(os.environ.get("TF_CONFIG") or "{}"):
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    if len(tf.config.list_physical_devices("GPU")) > 1:
-        return tf.distribute.MirroredStrategy()
-    return tf.distribute.get_strategy()
-
-
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """True on the one process that writes to the train_dir."""
-    resolver = strategy.cluster_resolver
-    if resolver is None or not resolver.cluster_spec():
-        return True
-    if resolver.task_type == "chief":
-        return True
-    has_chief = "chief" in resolver.cluster_spec().jobs
-    return not has_chief and resolver.task_id == 0
-
-
-def make_optimizer(
-    training: TrainParams, steps_per_epoch: float
-) -> keras.Optimizer:
-    """The optimizer that a recipe asks for.
-
-    Raises:
-      ValueError: unknown name.
-    """
-    rate = schedules.learning_rate(training, steps_per_epoch)
-    epsilon = training.opt_epsilon
-    makers = {
-        "adadelta": lambda: keras.optimizers.Adadelta(
-            rate, rho=training.adadelta_rho, epsilon=epsilon
-        ),
-        # The port's other constants of these two are Keras's defaults.
-        "adagrad": lambda: keras.optimizers.Adagrad(rate),
-        "ftrl": lambda: keras.optimizers.Ftrl(rate),
-        "adam": lambda: keras.optimizers.Adam(
-            rate,
-            beta_1=training.adam_beta1,
-            beta_2=training.adam_beta2,
-            epsilon=epsilon,
-        ),
-        "momentum": lambda: keras.optimizers.SGD(
-            rate, momentum=training.momentum
-        ),
-        "rmsprop": lambda: keras.optimizers.RMSprop(
-            rate,
-            rho=training.rmsprop_decay,
-            momentum=training.rmsprop_momentum,
-            epsilon=epsilon,
-        ),
-        "sgd": lambda: keras.optimizers.SGD(rate),
-    }
-    config.check_choice("optimizer", training.optimizer)
-    return makers[training.optimizer]()
-
-
-def weight_decay_loss(model: keras.Model, weight_decay: float) -> tf.Tensor:
-    """Half the squared norm of all kernels, times `weight_decay`.
-
-    Biases, batch norm and the L2 norm's gamma are left alone, as in the port.
-    """
-    kernels = [
-        variable
-        for variable in model.trainable_variables
-        if variable.name.endswith("kernel")
-    ]
-    return weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
 
 
 def make_encode(
@@ -164,7 +88,9 @@ def make_train_step(
                 *targets,
                 **options,
             )
-            decay = weight_decay_loss(net.model, training.weight_decay)
+            decay = optimizers.weight_decay_loss(
+                net.model, training.weight_decay
+            )
             terms["regularization"] = decay / replicas
             terms["loss"] = tf.add_n(list(terms.values()))
         variables = net.model.trainable_variables
@@ -182,39 +108,6 @@ def make_train_step(
         }
 
     return train_step
-
-
-class MetricsLog:
-    """metrics.jsonl and TensorBoard scalars of one run, in step."""
-
-    def __init__(self, train_dir: pathlib.Path, first_step: int):
-        """Drops the lines of steps that a killed run did and we do again."""
-        self._path = train_dir / METRICS_FILE
-        if self._path.exists():
-            kept = [
-                line
-                for line in self._path.read_text("utf-8").splitlines()
-                if _is_entry(line) and json.loads(line)["step"] <= first_step
-            ]
-            files.write_text(self._path, "".join(f"{x}\n" for x in kept))
-        self._writer = tf.summary.create_file_writer(str(train_dir / "train"))
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Appends the values of a step."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        with self._writer.as_default():
-            for name, value in values.items():
-                tf.summary.scalar(name, value, step=step)
-        self._writer.flush()
-
-
-def _is_entry(line: str) -> bool:
-    """A process killed while it wrote leaves half a line."""
-    try:
-        return "step" in json.loads(line)
-    except ValueError:
-        return False
 
 
 def train(
@@ -247,13 +140,13 @@ def train(
     _check_batch_size(training.batch_size, strategy.num_replicas_in_sync)
     keras.utils.set_random_seed(training.seed)
     train_dir = pathlib.Path(train_dir)
-    chief = is_chief(strategy)
+    chief = strategies.is_chief(strategy)
     _claim(train_dir, settings, chief)
     with strategy.scope():
         net = SSDNet(settings.params, training.precision)
         if strategy.num_replicas_in_sync > 1:
             synchronize_batch_norm(net.model)
-        optimizer = make_optimizer(
+        optimizer = optimizers.make_optimizer(
             training, num_samples / training.batch_size
         )
         optimizer.build(net.model.trainable_variables)
@@ -273,7 +166,9 @@ def train(
         )
         train_step = make_train_step(net, optimizer, training, strategy)
         log = MetricsLog(train_dir, int(step)) if chief else None
-        _loop(train_step, iter(batches), step, manager, optimizer, training, log)
+        _loop(
+            train_step, iter(batches), step, manager, optimizer, training, log
+        )
     return net
 
 

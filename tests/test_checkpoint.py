@@ -17,7 +17,9 @@ def test_load_net_gives_the_trained_net_back(trained):
         net, settings = checkpoint.load_net(path)
         assert settings == trained.settings
         for key, layers in trained.net.model(images).items():
-            for mine, theirs in zip(net.model(images)[key], layers, strict=True):
+            for mine, theirs in zip(
+                net.model(images)[key], layers, strict=True
+            ):
                 np.testing.assert_array_equal(mine, theirs)
 
 

@@ -61,9 +61,7 @@ def test_a_class_that_is_never_found_costs_its_share(trained):
     metrics = evaluate_truth(trained, 4, wrong=True)
     first = trained.settings.class_names[0]
     assert metrics[f"AP_VOC12/{first}"] == 0
-    aps = [
-        metrics[f"AP_VOC12/{name}"] for name in trained.settings.class_names
-    ]
+    aps = [metrics[f"AP_VOC12/{name}"] for name in trained.settings.class_names]
     assert metrics["AP_VOC12/mAP"] == pytest.approx(np.mean(aps))
 
 

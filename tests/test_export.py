@@ -38,9 +38,7 @@ OUTPUTS = {
 def exported(trained, tmp_path_factory):
     """Folder of the versions; there is version 1."""
     folder = tmp_path_factory.mktemp("export") / "ssd"
-    export.export_saved_model(
-        trained.net, trained.settings.class_names, folder
-    )
+    export.export_saved_model(trained.net, trained.settings.class_names, folder)
     return folder
 
 
@@ -68,9 +66,7 @@ def test_session_loader_gives_what_detect_gives(
     predict, class_names = detect.load_predictor(trained.train_dir)
     expected = predict(pictures[:2])
     assert class_names == trained.settings.class_names
-    finish(
-        start("-c", SESSION, exported / "1", batch, tmp_path / "found.npz")
-    )
+    finish(start("-c", SESSION, exported / "1", batch, tmp_path / "found.npz"))
     with np.load(tmp_path / "found.npz") as found:
         assert_detections_equal(dict(found), expected)
         assert found["detection_boxes"].shape == (2, 200, 4)

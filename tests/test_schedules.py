@@ -8,7 +8,7 @@ import pytest
 
 from ssd_tf import schedules
 from ssd_tf.config import CHOICES, TrainParams
-from ssd_tf.train import make_optimizer
+from ssd_tf.optimizers import make_optimizer
 
 
 def rates(steps, steps_per_epoch=10, **settings):

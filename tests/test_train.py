@@ -13,7 +13,7 @@ import tensorflow as tf
 import train_process
 from processes import finish, start_training
 
-from ssd_tf import checkpoint, config, train
+from ssd_tf import checkpoint, config, metrics_log, optimizers, train
 from ssd_tf.command import UserError
 from ssd_tf.datasets import catalog, records
 
@@ -118,13 +118,15 @@ def test_weight_decay_counts_kernels_only():
     model = keras.Model(inputs, net)
     model.get_layer("c").bias.assign([100.0])
     # Half of (1 + 4 ones squared), times 0.1.
-    assert float(train.weight_decay_loss(model, 0.1)) == pytest.approx(0.25)
+    assert float(optimizers.weight_decay_loss(model, 0.1)) == pytest.approx(
+        0.25
+    )
 
 
 def test_lines_after_the_restored_step_are_dropped(tmp_path):
-    path = tmp_path / train.METRICS_FILE
+    path = tmp_path / metrics_log.METRICS_FILE
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
-    log = train.MetricsLog(tmp_path, 2)
+    log = metrics_log.MetricsLog(tmp_path, 2)
     log.write(3, {"loss": 0.5})
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n' + (
         '{"step": 3, "loss": 0.5}\n'
@@ -139,7 +141,7 @@ def test_adam_moves_as_far_as_it_should():
         learning_rate_decay_type="fixed",
         warmup_steps=0,
     )
-    optimizer = train.make_optimizer(training, 1.0)
+    optimizer = optimizers.make_optimizer(training, 1.0)
     variable = keras.Variable([0.0])
     optimizer.build([variable])
     for _ in range(100):

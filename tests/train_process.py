@@ -11,7 +11,7 @@ import sys
 
 import tensorflow as tf
 
-from ssd_tf import config, train
+from ssd_tf import config, strategies, train
 from ssd_tf.datasets import catalog, records
 
 BATCH_SIZE = 8
@@ -76,7 +76,7 @@ def strategy_of(mode: str) -> tf.distribute.Strategy:
             [tf.config.LogicalDeviceConfiguration()] * 2,
         )
         return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    return train.choose_strategy()
+    return strategies.choose_strategy()
 
 
 def main() -> None:

@@ -108,7 +108,9 @@ def conv2d(
         kernel_initializer=kernel_initializer,
         name=scope,
     )(inputs)
-    return net if plain else _normalize(net, normalizer_fn, activation_fn, scope)
+    return (
+        net if plain else _normalize(net, normalizer_fn, activation_fn, scope)
+    )
 
 
 @add_arg_scope
@@ -148,9 +150,9 @@ def _normalize(inputs, normalizer_fn, activation_fn, scope):
     net = normalizer_fn(inputs, scope=f"{scope}.BatchNorm")
     if activation_fn is None:
         return net
-    return keras.layers.Activation(activation_fn, name=f"{scope}.{activation_fn}")(
-        net
-    )
+    return keras.layers.Activation(
+        activation_fn, name=f"{scope}.{activation_fn}"
+    )(net)
 
 
 @add_arg_scope
@@ -179,7 +181,9 @@ def max_pool2d(
 
 def pad2d(inputs, pad: int, scope: str):
     """Zero padding by `pad` cells on all four sides, as Caffe pads."""
-    return keras.layers.ZeroPadding2D(pad, name=scope)(inputs) if pad else inputs
+    return (
+        keras.layers.ZeroPadding2D(pad, name=scope)(inputs) if pad else inputs
+    )
 
 
 def l2_normalization(inputs, scale: float, scope: str):

@@ -59,7 +59,11 @@ def extra_layer(inputs: Any, block: ExtraBlock, separable: bool, scope: str):
     options = dict(stride=block.stride, padding="VALID")
     if not separable:
         return conv2d(
-            net, block.channels, block.kernel, scope=f"{scope}.{size}", **options
+            net,
+            block.channels,
+            block.kernel,
+            scope=f"{scope}.{size}",
+            **options,
         )
     net = separable_conv2d(
         net, None, block.kernel, scope=f"{scope}.{size}", **options
@@ -232,9 +236,7 @@ class SSDNet:
             ignored,
         )
         axis = targets.gclasses.shape.rank - 1
-        return tuple(
-            split_layers(target, anchors, axis) for target in targets
-        )
+        return tuple(split_layers(target, anchors, axis) for target in targets)
 
     def bboxes_decode(
         self,
