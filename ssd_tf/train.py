@@ -141,7 +141,7 @@ def train(
     keras.utils.set_random_seed(training.seed)
     train_dir = pathlib.Path(train_dir)
     chief = strategies.is_chief(strategy)
-    _claim(train_dir, settings, chief)
+    _check_same_net(train_dir, settings)
     with strategy.scope():
         net = SSDNet(settings.params, training.precision)
         if strategy.num_replicas_in_sync > 1:
@@ -157,12 +157,14 @@ def train(
         )
         latest = tf.train.latest_checkpoint(str(train_dir))
         if latest:
-            manager.checkpoint.restore(latest).assert_consumed()
+            _restore(manager.checkpoint, latest)
             say(f"going on from step {int(step)} of {train_dir}")
         elif initial_checkpoint:
             checkpoint.restore_weights(net, checkpoint.find(initial_checkpoint))
+        if chief:
+            config.save(settings, train_dir)
         batches = strategy.distribute_datasets_from_function(
-            lambda context: _batches(records, settings, context)
+            lambda context: _batches(records, settings, int(step), context)
         )
         train_step = make_train_step(net, optimizer, training, strategy)
         log = MetricsLog(train_dir, int(step)) if chief else None
@@ -172,8 +174,22 @@ def train(
     return net
 
 
-def _batches(records, settings, context):
-    """Batches of one replica, without what does not belong on a device."""
+def _restore(state, latest):
+    """Restores all of a run: weights, optimizer and step."""
+    try:
+        state.restore(latest).expect_partial().assert_consumed()
+    except (AssertionError, ValueError) as error:
+        raise UserError(
+            f"{latest}: saved with another net or --optimizer; choose another "
+            "--train_dir, or the flags that it was begun with"
+        ) from error
+
+
+def _batches(records, settings, first_step, context):
+    """Batches of one replica, without what does not belong on a device.
+
+    A run that goes on does not begin with the images it began with.
+    """
     training = settings.training
     batches = input_pipeline.make_for_train(
         records,
@@ -181,7 +197,7 @@ def _batches(records, settings, context):
         training.batch_size,
         training.augmentation,
         training.ignore_difficult,
-        training.seed,
+        training.seed + first_step,
         context,
     )
     return batches.map(
@@ -229,19 +245,17 @@ def _check_batch_size(batch_size: int, replicas: int) -> None:
         )
 
 
-def _claim(train_dir: pathlib.Path, settings: Config, chief: bool) -> None:
-    """Writes config.json, or refuses the train_dir of another net."""
-    if (train_dir / config.CONFIG_FILE).exists():
-        before = config.load(train_dir)
-        for name in ("params", "class_names"):
-            if getattr(before, name) != getattr(settings, name):
-                raise UserError(
-                    f"{train_dir}: holds a run with other {name}; "
-                    "choose another --train_dir"
-                )
-    if chief:
-        train_dir.mkdir(parents=True, exist_ok=True)
-        config.save(settings, train_dir)
+def _check_same_net(train_dir: pathlib.Path, settings: Config) -> None:
+    """Refuses the train_dir of another net."""
+    if not (train_dir / config.CONFIG_FILE).exists():
+        return
+    before = config.load(train_dir)
+    for name in ("params", "class_names"):
+        if getattr(before, name) != getattr(settings, name):
+            raise UserError(
+                f"{train_dir}: holds a run with other {name}; "
+                "choose another --train_dir"
+            )
 
 
 @contextlib.contextmanager

@@ -89,6 +89,14 @@ def test_a_train_dir_of_other_classes_is_refused(trained):
         train.train(other, trained.train_dir, trained.records(), 48)
 
 
+def test_another_optimizer_is_refused_when_going_on(trained):
+    training = dataclasses.replace(trained.settings.training, optimizer="adam")
+    other = dataclasses.replace(trained.settings, training=training)
+    with pytest.raises(UserError, match="ckpt-4: .*--optimizer"):
+        train.train(other, trained.train_dir, trained.records(), 48)
+    assert config.load(trained.train_dir) == trained.settings
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_unsaved(shapes_data, tmp_path):
     names = catalog.class_names(shapes_data)
     settings = train_process.settings("mobilenet", names, 8)
