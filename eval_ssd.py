@@ -94,6 +94,7 @@ def evaluate_checkpoint(checkpoint_path: str | pathlib.Path) -> None:
 def main() -> None:
     """Reads the flags and evaluates."""
     command.require(FLAGS, "dataset_dir", "checkpoint_path")
+    command.load_tensorflow()
     if not FLAGS.wait_for_checkpoints:
         evaluate_checkpoint(FLAGS.checkpoint_path)
         return

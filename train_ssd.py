@@ -57,16 +57,20 @@ def make_config(class_names: tuple[str, ...]) -> Config:
 def main() -> None:
     """Reads the flags and trains; without any, the default run."""
     if len(sys.argv) == 1:
+        command.load_tensorflow()
         from ssd_tf import default_run
 
         default_run.default_run()
         return
     command.require(FLAGS, "dataset_dir", "train_dir")
+    from ssd_tf.datasets import catalog
+
+    settings = make_config(tuple(catalog.class_names(FLAGS.dataset_dir)))
+    command.load_tensorflow()
     from ssd_tf import strategies, train
-    from ssd_tf.datasets import catalog, records
+    from ssd_tf.datasets import records
 
     strategy = strategies.choose_strategy()
-    settings = make_config(tuple(catalog.class_names(FLAGS.dataset_dir)))
     split = FLAGS.dataset_split_name
     num_samples = records.count(FLAGS.dataset_dir, split)
     if not num_samples:

@@ -69,8 +69,10 @@ def class_names(dataset_dir: str | pathlib.Path) -> list[str]:
     """Class names of a data set: element k - 1 names class k.
 
     Raises:
-      UserError: there is neither `labels.txt` nor `label_map.pbtxt`.
+      UserError: no such folder, or neither `labels.txt` nor
+        `label_map.pbtxt` in it.
     """
+    _check_folder(dataset_dir)
     for name in (LABELS, LABEL_MAP):
         path = pathlib.Path(dataset_dir) / name
         if path.is_file():
@@ -96,8 +98,7 @@ def list_shards(
         not whole.
     """
     folder = pathlib.Path(dataset_dir)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; see --dataset_dir")
+    _check_folder(folder)
     if (folder / MANIFEST).is_file():
         stated = read_manifest(folder)["splits"]
         if split in stated:
@@ -112,6 +113,11 @@ def list_shards(
         known = ", ".join(sorted(found)) or "none"
         raise UserError(f"{folder}: no split {split!r}; splits there: {known}")
     return _complete(shards)
+
+
+def _check_folder(folder):
+    if not pathlib.Path(folder).is_dir():
+        raise UserError(f"{folder}: no such folder; see --dataset_dir")
 
 
 def _checked(folder, entries):

@@ -46,6 +46,7 @@ def convert_split(
     tally = Tally(on_error)
     tally.note(item for item in items if isinstance(item, Problem))
     # TensorFlow takes seconds to import: first see whether it is needed.
+    command.load_tensorflow()
     from ssd_tf.datasets import records
 
     num_workers = num_workers or _default_workers(len(annotations))

@@ -172,6 +172,7 @@ def main() -> None:
         name: FLAGS[name].value
         for name in ("model_name", "batch_size", "precision", "repeats")
     }
+    command.load_tensorflow()
     samples = measure(stages=FLAGS.stages, **settings)
     stages, ratio = summary(samples), forward_over_bare(samples)
     machine = machine_facts()

@@ -5,12 +5,15 @@ the value and the remedy; the command ends with exit code 1 and no traceback.
 Every other exception is a bug and keeps its traceback.
 
 This module and `ssd_tf.files` are the only ones of `ssd_tf` that
-`ssd_tf.datasets` may import. Neither TensorFlow nor Keras is imported here.
+`ssd_tf.datasets` may import. Importing it imports neither TensorFlow nor
+Keras.
 """
 
 import contextlib
+import importlib
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -50,11 +53,10 @@ def run(
       argv: program name and arguments; `sys.argv` by default.
     """
     argv = list(sys.argv if argv is None else argv)
-    if any(arg in ("--help", "-help", "-h") for arg in argv[1:]):
-        print(f"{description.strip()}\n{flag_values.get_help()}")
-        sys.exit(0)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
+        if any(arg in ("--help", "-help", "-h") for arg in argv[1:]):
+            say(f"{description.strip()}\n{flag_values.get_help()}")
+            return
         rest = flag_values(argv)[1:]
         if rest:
             raise UserError(
@@ -68,6 +70,11 @@ def run(
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("interrupted")
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; Python would complain
+        # once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def _fail(message: str) -> None:
@@ -84,6 +91,28 @@ def require(flag_values: flags.FlagValues, *names: str) -> None:
     for name in names:
         if not flag_values[name].value:
             raise UserError(f"--{name} is missing: {flag_values[name].help}")
+
+
+def load_tensorflow() -> None:
+    """Imports TensorFlow without what its C++ side says while it loads.
+
+    No environment variable silences all of that, and it would stand above
+    every one-line error. A failing import tells everything.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+        except BaseException:
+            said.seek(0)
+            os.write(stderr, said.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def say(message: str = "") -> None:

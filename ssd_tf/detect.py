@@ -247,6 +247,7 @@ def main() -> None:
     """Reads the flags and detects."""
     command.require(FLAGS, "model", "input", "output_dir")
     paths = list_images(FLAGS.input)
+    command.load_tensorflow()
     predict, class_names = load_predictor(
         FLAGS.model, config_flags.read(FLAGS, DetectionParams())
     )

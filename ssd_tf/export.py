@@ -145,6 +145,7 @@ def next_version(export_dir: str | os.PathLike) -> int:
 def main() -> None:
     """Reads the flags and exports."""
     command.require(FLAGS, "checkpoint_path", "export_dir")
+    command.load_tensorflow()
     from ssd_tf import checkpoint
 
     net, settings = checkpoint.load_net(FLAGS.checkpoint_path)
