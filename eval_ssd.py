@@ -55,7 +55,8 @@ def evaluate_checkpoint(checkpoint_path: str | pathlib.Path) -> None:
     from ssd_tf.datasets import catalog, records
 
     prefix = checkpoint.find(checkpoint_path)
-    net, settings = checkpoint.load_net(prefix)
+    net = checkpoint.load_net(prefix)
+    settings = checkpoint.load_config(prefix)
     split = FLAGS.dataset_split_name
     names = tuple(catalog.class_names(FLAGS.dataset_dir))
     if names != settings.class_names:
@@ -64,6 +65,7 @@ def evaluate_checkpoint(checkpoint_path: str | pathlib.Path) -> None:
             f"of {prefix} {', '.join(settings.class_names)}; convert the data "
             "with --labels"
         )
+    records.check_labels(FLAGS.dataset_dir, split, len(names))
     data = records.read(FLAGS.dataset_dir, split)
     batches = input_pipeline.make_for_eval(data, net.params, FLAGS.batch_size)
     num_images = records.count(FLAGS.dataset_dir, split)
@@ -84,6 +86,7 @@ def evaluate_checkpoint(checkpoint_path: str | pathlib.Path) -> None:
     path = eval_dir / evaluate.METRICS_FILE
     source = {
         "checkpoint": str(prefix),
+        "step": checkpoint.step_of(prefix),
         "dataset_dir": FLAGS.dataset_dir,
         "split": split,
     }
@@ -98,8 +101,14 @@ def main() -> None:
     if not FLAGS.wait_for_checkpoints:
         evaluate_checkpoint(FLAGS.checkpoint_path)
         return
+    if not pathlib.Path(FLAGS.checkpoint_path).is_dir():
+        raise UserError(
+            f"--checkpoint_path={FLAGS.checkpoint_path}: no such folder; "
+            "--wait_for_checkpoints wants a train_dir"
+        )
     import tensorflow as tf
 
+    command.say(f"waiting for checkpoints in {FLAGS.checkpoint_path}")
     for prefix in tf.train.checkpoints_iterator(FLAGS.checkpoint_path):
         evaluate_checkpoint(prefix)
 

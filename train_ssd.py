@@ -75,6 +75,7 @@ def main() -> None:
     num_samples = records.count(FLAGS.dataset_dir, split)
     if not num_samples:
         raise UserError(f"{FLAGS.dataset_dir}: no image in split {split!r}")
+    records.check_labels(FLAGS.dataset_dir, split, len(settings.class_names))
     train.train(
         settings,
         FLAGS.train_dir,

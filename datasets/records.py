@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import tensorflow as tf
 
 from ssd_tf import files
+from ssd_tf.command import UserError
 from ssd_tf.datasets import catalog
 from ssd_tf.datasets.annotation import Annotation
 
@@ -241,3 +242,25 @@ def count(dataset_dir: str | pathlib.Path, split: str) -> int:
             return stated[split]["images"]
     records = tf.data.TFRecordDataset(list(map(str, paths)))
     return sum(1 for _ in records)
+
+
+def check_labels(
+    dataset_dir: str | pathlib.Path, split: str, num_names: int
+) -> None:
+    """Refuses a split with labels that have no name.
+
+    Data with a manifest are our own and good; others are read once.
+
+    Raises:
+      UserError: no such split, or a label outside 1..num_names.
+    """
+    if (pathlib.Path(dataset_dir) / catalog.MANIFEST).is_file():
+        return
+    for record in read(dataset_dir, split):
+        for label in record["labels"].numpy():
+            if not 1 <= label <= num_names:
+                source_id = record["source_id"].numpy().decode()
+                raise UserError(
+                    f"{dataset_dir}: image {source_id} of {split} has label "
+                    f"{label}, but {catalog.LABELS} names 1 to {num_names}"
+                )

@@ -74,8 +74,9 @@ def crop_window(
     covered = tf.gather(
         tf.constant(_MIN_COVERED), tf.minimum(choice, number - 2)
     )
-    # The sampler refuses boxes that reach beyond the image by rounding.
-    boxes = geometry.clip(boxes)
+    # The sampler refuses boxes that reach beyond the image by rounding, and
+    # NaN, which the converter drops but other tools' records may hold.
+    boxes = geometry.clip(tf.where(tf.math.is_finite(boxes), boxes, 0.0))
     window = tf.image.stateless_sample_distorted_bounding_box(
         shape,
         tf.reshape(boxes, [1, -1, 4]),
@@ -93,6 +94,9 @@ def crop_window(
 def crop_boxes(example: Example, window: tf.Tensor) -> Example:
     """Boxes as seen in the window: kept by their centre, then clipped.
 
+    Ignored boxes are kept while any of them is seen: what is left of a crowd
+    is no background either.
+
     Args:
       example: its boxes are relative to the image; the image is not touched.
       window: float32 `[4]`, relative to the image.
@@ -107,6 +111,7 @@ def crop_boxes(example: Example, window: tf.Tensor) -> Example:
     centers = geometry.to_center(boxes)[:, :2]
     inside = tf.reduce_all((centers > 0) & (centers < 1), axis=-1)
     moved = {**example, "boxes": geometry.clip(boxes)}
+    inside |= example["ignored"] & (geometry.area(moved["boxes"]) > 0)
     return {
         **moved,
         **{key: tf.boolean_mask(moved[key], inside) for key in _BOX_KEYS},

@@ -16,16 +16,17 @@ import tensorflow as tf
 from ssd_tf import benchmark_inputs as inputs
 from ssd_tf import (
     detection,
-    export,
     input_pipeline,
     losses,
     optimizers,
+    serving,
     train,
 )
 from ssd_tf.config import DetectionParams, TrainParams
 from ssd_tf.nets.layers import L2Normalization
 from ssd_tf.nets.ssd import SSDNet
 
+MATCH_THRESHOLD = TrainParams().loss.match_threshold
 Measure = Callable[[], float]
 NUM_BOXES = (1, 10, 40, 200)
 NUM_PHOTOS = 32
@@ -99,7 +100,7 @@ def _pipeline(batches: tf.data.Dataset, batch_size: int) -> Measure:
 
 def encode(net: SSDNet, batch_size: int) -> dict[str, Measure]:
     """Boxes to targets, as the train step does it."""
-    encode_batch = train.make_encode(net)
+    encode_batch = train.make_encode(net, MATCH_THRESHOLD)
     # A compilation for each number of boxes is meant, no reason to warn.
     tf.get_logger().setLevel("ERROR")
     cases = {}
@@ -113,7 +114,9 @@ def encode(net: SSDNet, batch_size: int) -> dict[str, Measure]:
 def loss(net: SSDNet, batch_size: int) -> dict[str, Measure]:
     """The three terms and their gradient by the net's outputs."""
     outputs = inputs.outputs(net, batch_size, trained=False)
-    targets = train.make_encode(net)(inputs.truth(net, batch_size, 10))
+    targets = train.make_encode(net, MATCH_THRESHOLD)(
+        inputs.truth(net, batch_size, 10)
+    )
 
     @tf.function
     def loss_and_gradient(outputs, targets):
@@ -177,7 +180,7 @@ def detect(net: SSDNet, batch_size: int) -> dict[str, Measure]:
 def inference(net: SSDNet, batch_size: int) -> dict[str, Measure]:
     """Encoded JPEGs to detections, as the exported model does it."""
     photos = tf.constant([inputs.photo(seed) for seed in range(batch_size)])
-    infer = tf.function(export.bytes_to_detections(net, DetectionParams()))
+    infer = tf.function(serving.bytes_to_detections(net, DetectionParams()))
     return {"JPEG to detections": _fetched(infer, photos, images=batch_size)}
 
 

@@ -4,6 +4,7 @@ A train_dir alone rebuilds the net: evaluation, detection, export and users
 start at `load_net`. Nothing here knows of data or of the loop.
 """
 
+import dataclasses
 import os
 import pathlib
 
@@ -51,9 +52,12 @@ def step_of(checkpoint: str | os.PathLike) -> int:
     return int(str(checkpoint).rsplit("-", 1)[1])
 
 
-def load_net(
-    path: str | os.PathLike, precision: str = "float32"
-) -> tuple[SSDNet, config.Config]:
+def load_config(path: str | os.PathLike) -> config.Config:
+    """The configuration that a checkpoint was trained with, see `find`."""
+    return config.load(find(path).parent)
+
+
+def load_net(path: str | os.PathLike, precision: str = "float32") -> SSDNet:
     """Rebuilds a net with its trained weights, see `find` for `path`.
 
     Args:
@@ -61,16 +65,41 @@ def load_net(
       precision: Keras dtype policy to compute in.
 
     Returns:
-      The net and the configuration that it was trained with.
+      The net; `load_config` tells its class names.
 
     Raises:
       UserError: there is no checkpoint, or no config.json beside it.
     """
     checkpoint = find(path)
-    settings = config.load(checkpoint.parent)
-    net = SSDNet(settings.params, precision)
+    net = SSDNet(load_config(checkpoint).params, precision)
     restore_weights(net, checkpoint)
-    return net, settings
+    return net
+
+
+def check_same_net(
+    path: str | os.PathLike, before: config.Config, settings: config.Config
+) -> None:
+    """Refuses weights that fit by their shapes but mean something else.
+
+    Args:
+      path: of what is refused, for the message.
+      before: what the weights were trained with.
+      settings: what they are wanted for.
+
+    Raises:
+      UserError: other anchors, whitening, classes..., named with both values.
+    """
+    pairs = {"class_names": (before.class_names, settings.class_names)}
+    for field in dataclasses.fields(settings.params):
+        pairs[field.name] = tuple(
+            getattr(each.params, field.name) for each in (before, settings)
+        )
+    for name, (old, new) in pairs.items():
+        if old != new:
+            raise UserError(
+                f"{path}: was trained with {name} {old}, not {new}; choose "
+                "another --train_dir or --checkpoint_path"
+            )
 
 
 def restore_weights(net: SSDNet, checkpoint: str | os.PathLike) -> None:

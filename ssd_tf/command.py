@@ -75,6 +75,11 @@ def run(
         # once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        # A file or folder that cannot be read or written, with its name.
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}")
 
 
 def _fail(message: str) -> None:

@@ -5,6 +5,7 @@ flag, it has the port's name.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from absl import flags
@@ -88,27 +89,81 @@ _FLAGS: dict[type, dict[str, tuple[str | None, str]]] = {
     },
 }
 
+# Field -> least and largest value.
+_SHARE = (0.0, 1.0)
+_BOUNDS: dict[str, tuple[float | None, float | None]] = {
+    **dict.fromkeys(
+        (
+            "select_threshold",
+            "nms_threshold",
+            "match_threshold",
+            "label_smoothing",
+            "momentum",
+            "adam_beta1",
+            "adam_beta2",
+            "rmsprop_decay",
+            "rmsprop_momentum",
+            "adadelta_rho",
+        ),
+        _SHARE,
+    ),
+    **dict.fromkeys(
+        (
+            "top_k",
+            "keep_top_k",
+            "batch_size",
+            "max_number_of_steps",
+            "save_interval_steps",
+            "log_every_n_steps",
+            "max_to_keep",
+        ),
+        (1, None),
+    ),
+    **dict.fromkeys(
+        (
+            "negative_ratio",
+            "alpha",
+            "min_negatives",
+            "opt_epsilon",
+            "learning_rate_decay_factor",
+            "num_epochs_per_decay",
+            "end_learning_rate",
+            "warmup_steps",
+            "weight_decay",
+            "seed",
+        ),
+        (0, None),
+    ),
+    "learning_rate": (1e-12, None),
+}
+
 
 def define(flag_values: flags.FlagValues, defaults: Settings) -> None:
     """Defines the flags of one of the dataclasses."""
-    makers = {
-        bool: flags.DEFINE_boolean,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        str: flags.DEFINE_string,
-        tuple: flags.DEFINE_list,
-    }
     for field, (name, text) in _FLAGS[type(defaults)].items():
-        value = getattr(defaults, field)
-        default = [str(x) for x in value] if type(value) is tuple else value
-        if field in CHOICES:
-            flags.DEFINE_enum(
-                field, default, CHOICES[field], text, flag_values=flag_values
-            )
-        else:
-            makers[type(value)](
-                name or field, default, text, flag_values=flag_values
-            )
+        maker, default, options = _maker(field, getattr(defaults, field))
+        maker(
+            name or field,
+            default,
+            help=text,
+            flag_values=flag_values,
+            **options,
+        )
+
+
+def _maker(field: str, value: Any) -> tuple[Callable, Any, dict[str, Any]]:
+    """The function that defines a field's flag, its default and options."""
+    if field in CHOICES:
+        return flags.DEFINE_enum, value, {"enum_values": CHOICES[field]}
+    if isinstance(value, bool):
+        return flags.DEFINE_boolean, value, {}
+    if isinstance(value, tuple):
+        return flags.DEFINE_list, [f"{x:.4g}" for x in value], {}
+    low, high = _BOUNDS[field]
+    bounds = {"lower_bound": low, "upper_bound": high}
+    if isinstance(value, int):
+        return flags.DEFINE_integer, value, bounds
+    return flags.DEFINE_float, value, bounds
 
 
 def define_dataset(flag_values: flags.FlagValues, split: str) -> None:
@@ -139,14 +194,28 @@ def read(flag_values: flags.FlagValues, defaults: Settings) -> Settings:
     values: dict[str, Any] = {}
     for field, (name, _) in _FLAGS[type(defaults)].items():
         value = flag_values[name or field].value
-        values[field] = _numbers(field, value) if type(value) is list else value
+        if isinstance(value, list):
+            value = _ascending_shares(field, value)
+        values[field] = value
     return dataclasses.replace(defaults, **values)
 
 
-def _numbers(name, words):
+def given(flag_values: flags.FlagValues, defaults: Settings) -> list[str]:
+    """The flags of `define` that stand on the command line."""
+    names = [
+        name or field for field, (name, _) in _FLAGS[type(defaults)].items()
+    ]
+    return [name for name in names if flag_values[name].present]
+
+
+def _ascending_shares(name, words):
     try:
-        return tuple(float(word) for word in words)
+        shares = tuple(float(word) for word in words)
     except ValueError:
+        shares = ()
+    if not shares or list(shares) != sorted({*shares}) or shares[0] <= 0:
         raise UserError(
-            f"--{name}={','.join(words)}: numbers separated by commas wanted"
-        ) from None
+            f"--{name}={','.join(words)}: expected ascending numbers above 0, "
+            "separated by commas"
+        )
+    return shares

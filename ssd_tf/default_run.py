@@ -73,7 +73,7 @@ def default_run(
     )
     evaluate.print_metrics(metrics, class_names)
     files.write_json(run_dir / evaluate.METRICS_FILE, metrics)
-    sheet = _draw_sheet(run_dir, raw)
+    sheet = _draw_sheet(run_dir, raw, net, class_names)
     exported = _export(net, class_names, run_dir)
     command.print_table(
         "what is where",
@@ -90,17 +90,16 @@ def default_run(
     return metrics
 
 
-def _draw_sheet(run_dir, raw):
+def _draw_sheet(run_dir, raw, net, class_names):
     """One picture of detections on the first test images."""
-    from ssd_tf import detect, drawing, files
+    from ssd_tf import detect, drawing, files, serving
 
     names = (raw / "ImageSets/Main/test.txt").read_text("utf-8").split()
     images = [
         detect.read_image(raw / "JPEGImages" / f"{name}.jpg")
         for name in names[:SHEET_IMAGES]
     ]
-    predict, class_names = detect.load_predictor(run_dir / "train")
-    found = predict([encoded for encoded, _ in images])
+    found = serving.make_predict(net)([encoded for encoded, _ in images])
     pictures = [
         drawing.draw_detections(
             pixels,

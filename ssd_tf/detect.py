@@ -11,22 +11,22 @@ name, score, box as ymin, xmin, ymax, xmax in [0, 1]).
 import io
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from ssd_tf import command, config_flags, drawing, export, files
+from ssd_tf import command, config_flags, drawing, files
 from ssd_tf.command import UserError
 from ssd_tf.config import DetectionParams
+from ssd_tf.datasets import images
+
+if TYPE_CHECKING:
+    from ssd_tf.serving import Predict
 
 DETECTIONS_FILE = "detections.json"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
-_EXIF_ORIENTATION = 0x0112
-# Encoded images [B] -> the four tensors of a detection as NumPy arrays.
-Predict = Callable[[Sequence[bytes]], dict[str, np.ndarray]]
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -50,59 +50,6 @@ flags.DEFINE_integer(
 config_flags.define(FLAGS, DetectionParams())
 
 
-def load_predictor(
-    path: str | os.PathLike, options: DetectionParams = DetectionParams()
-) -> tuple[Predict, tuple[str, ...]]:
-    """A function from encoded images to detections, whatever the model is.
-
-    Args:
-      path: a train_dir, a checkpoint, or an export (the folder of its
-        versions, for the highest, or one version).
-      options: of the detections; an exported model has its own.
-
-    Returns:
-      The function, and the class names.
-
-    Raises:
-      UserError: there is no model.
-    """
-    import tensorflow as tf
-
-    from ssd_tf import checkpoint
-
-    saved_model = find_saved_model(path)
-    if saved_model:
-        loaded = tf.saved_model.load(str(saved_model))
-        serve = loaded.signatures["serving_default"]
-        labels = saved_model / "assets" / export.LABELS_FILE
-        class_names = tuple(labels.read_text("utf-8").splitlines())
-    else:
-        net, settings = checkpoint.load_net(path)
-        loaded = None
-        serve = tf.function(
-            export.bytes_to_detections(net, options),
-            input_signature=[tf.TensorSpec([None], tf.string)],
-        )
-        class_names = settings.class_names
-
-    def predict(images: Sequence[bytes]) -> dict[str, np.ndarray]:
-        # `loaded` is named here because a signature does not keep its model.
-        _ = loaded
-        found = serve(image_bytes=tf.constant(list(images), tf.string))
-        return {name: value.numpy() for name, value in found.items()}
-
-    return predict, class_names
-
-
-def find_saved_model(path: str | os.PathLike) -> pathlib.Path | None:
-    """The SavedModel that a path means, or None for a train_dir."""
-    path = pathlib.Path(path)
-    if (path / "saved_model.pb").is_file():
-        return path
-    versions = export.versions(path)
-    return path / str(versions[-1]) if versions else None
-
-
 def list_images(path: str | os.PathLike) -> list[pathlib.Path]:
     """The images that a path means, sorted; folders are not searched deeper.
 
@@ -114,37 +61,35 @@ def list_images(path: str | os.PathLike) -> list[pathlib.Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f"--input={path}: no such file or folder")
-    images = sorted(
-        entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES
+    found = sorted(
+        entry
+        for entry in path.iterdir()
+        if entry.suffix.lower() in images.SUFFIXES
     )
-    if not images:
+    if not found:
         raise UserError(
-            f"--input={path}: no image in it ({', '.join(SUFFIXES)})"
+            f"--input={path}: no image in it "
+            f"({', '.join(sorted(images.SUFFIXES))})"
         )
-    return images
+    return found
 
 
 def read_image(path: pathlib.Path) -> tuple[bytes, np.ndarray]:
     """An image as the model reads it and as a person sees it.
 
-    TensorFlow ignores the EXIF orientation, so a turned picture is turned
-    upright and encoded again, without loss.
+    Prepared as at the conversion, since TensorFlow ignores the EXIF
+    orientation and misreads palettes.
 
     Returns:
-      The encoded bytes and uint8 `[h, w, 3]`.
+      Encoded JPEG or PNG and uint8 `[h, w, 3]`.
 
     Raises:
-      OSError: not an image, or not a whole one.
+      UnreadableImageError: not an image, or not a whole one.
+      OSError: the file cannot be read.
     """
-    encoded = path.read_bytes()
+    encoded = images.prepare(path.read_bytes()).encoded
     with Image.open(io.BytesIO(encoded)) as image:
-        turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
-        pixels = ImageOps.exif_transpose(image).convert("RGB")
-    if turned:
-        buffer = io.BytesIO()
-        pixels.save(buffer, "PNG")
-        encoded = buffer.getvalue()
-    return encoded, np.asarray(pixels)
+        return encoded, np.asarray(image.convert("RGB"))
 
 
 def _batches(
@@ -155,7 +100,7 @@ def _batches(
     for path in paths:
         try:
             batch.append((path, *read_image(path)))
-        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        except (OSError, images.UnreadableImageError) as error:
             unreadable.append(f"{path}: {error}")
         if len(batch) == batch_size:
             yield batch
@@ -184,7 +129,7 @@ def detections_of(
 
 
 def detect_images(
-    predict: Predict,
+    predict: "Predict",
     class_names: Sequence[str],
     paths: Sequence[pathlib.Path],
     output_dir: str | os.PathLike,
@@ -194,7 +139,7 @@ def detect_images(
     """Draws the detections of images and writes them as JSON.
 
     Args:
-      predict, class_names: from `load_predictor`.
+      predict, class_names: from `serving.load_predictor`.
       paths: of the images.
       output_dir: for a picture per image and `detections.json`.
       min_score: smallest score that is drawn; the JSON has all.
@@ -204,7 +149,7 @@ def detect_images(
       Number of detections drawn, and a line per image that was not readable.
     """
     output_dir = pathlib.Path(output_dir)
-    images, unreadable, drawn = [], [], 0
+    entries, unreadable, drawn = [], [], 0
     with command.progress("detecting", len(paths)) as advance:
         for batch in _batches(paths, batch_size, unreadable):
             found = predict([encoded for _, encoded, _ in batch])
@@ -212,7 +157,7 @@ def detect_images(
                 height, width = pixels.shape[:2]
                 detections = detections_of(found, index, class_names)
                 drawn += sum(d["score"] >= min_score for d in detections)
-                images.append(
+                entries.append(
                     {
                         "file": str(path),
                         "height": height,
@@ -230,25 +175,41 @@ def detect_images(
                 )
                 _save_picture(picture, output_dir / path.name)
             advance(len(batch))
-    result = {"class_names": list(class_names), "images": images}
+    result = {"class_names": list(class_names), "images": entries}
     files.write_json(output_dir / DETECTIONS_FILE, result)
     return drawn, unreadable
 
 
 def _save_picture(picture: Image.Image, path: pathlib.Path) -> None:
-    """As JPEG or PNG, under the image's name."""
-    png = path.suffix.lower() not in (".jpg", ".jpeg")
-    path = path.with_suffix(".png") if png else path
+    """As JPEG or PNG, under the image's name; `a.gif` becomes `a.gif.png`."""
+    suffix = path.suffix.lower()
+    if suffix not in (".jpg", ".jpeg", ".png"):
+        path = path.with_name(f"{path.name}.png")
+    kind = "JPEG" if suffix in (".jpg", ".jpeg") else "PNG"
     with files.replace_file(path) as temporary:
-        picture.save(temporary, "PNG" if png else "JPEG", quality=92)
+        picture.save(temporary, kind, quality=92)
 
 
 def main() -> None:
     """Reads the flags and detects."""
     command.require(FLAGS, "model", "input", "output_dir")
     paths = list_images(FLAGS.input)
+    output_dir = pathlib.Path(FLAGS.output_dir).resolve()
+    if any(path.resolve().parent == output_dir for path in paths):
+        raise UserError(
+            f"--output_dir={FLAGS.output_dir}: holds the images themselves, "
+            "which would be drawn over; choose another folder"
+        )
     command.load_tensorflow()
-    predict, class_names = load_predictor(
+    from ssd_tf import serving
+
+    given = config_flags.given(FLAGS, DetectionParams())
+    if given and serving.find_saved_model(FLAGS.model):
+        raise UserError(
+            f"--{given[0]}: an exported model has its own; give it to "
+            "ssd_tf.export, or name a train_dir"
+        )
+    predict, class_names = serving.load_predictor(
         FLAGS.model, config_flags.read(FLAGS, DetectionParams())
     )
     drawn, unreadable = detect_images(

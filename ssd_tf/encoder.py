@@ -16,7 +16,6 @@ from ssd_tf import boxes as geometry
 MIN_FORCED_IOU = 1e-6
 # An anchor is ignored when more than this share of it lies in ignored boxes.
 IGNORED_COVERAGE = 0.5
-IGNORED_BELOW_IOU = 0.5  # ...and no box matches it so well
 IGNORED_SCORE = -1.0
 # Box sizes beyond 1000 / 16 of an anchor's are nonsense; exp stays finite.
 MAX_LOG_SIZE = 4.135
@@ -38,6 +37,7 @@ def encode(
     prior_scaling: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
     force_match: bool = True,
     ignored: tf.Tensor | None = None,
+    match_threshold: float = 0.5,
 ) -> Targets:
     """Encodes boxes as the targets of every anchor.
 
@@ -60,7 +60,8 @@ def encode(
       force_match: gives every box an anchor.
       ignored: bool, shape of `labels`: boxes that are neither object nor
         background; anchors that they cover by more than half, and that no
-        other box matches with 0.5, get score -1.
+        other box matches, get score -1.
+      match_threshold: IoU from which an anchor is matched and not ignored.
 
     Returns:
       `Targets` with the batch axis of the inputs, if they have one.
@@ -90,7 +91,7 @@ def encode(
     gboxes = tf.where(matched[..., None], gboxes, whole)
     covers = tf.where((real & ignored)[..., None], bboxes, 0.0)
     coverage = _coverage(covers, anchors, corners)
-    unsure = (coverage > IGNORED_COVERAGE) & (gscores < IGNORED_BELOW_IOU)
+    unsure = (coverage > IGNORED_COVERAGE) & (gscores < match_threshold)
     targets = Targets(
         gclasses,
         encode_boxes(gboxes, anchors, prior_scaling),

@@ -14,7 +14,6 @@ writes models/ssd/1 (the next time models/ssd/2 ...). Its one signature,
 
 import os
 import pathlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -23,11 +22,7 @@ from ssd_tf import command, config_flags, files
 from ssd_tf.config import DetectionParams
 
 if TYPE_CHECKING:
-    import tensorflow as tf
-
     from ssd_tf.nets.ssd import SSDNet
-
-LABELS_FILE = "labels.txt"
 
 FLAGS = flags.FlagValues()
 config_flags.define_checkpoint_path(FLAGS)
@@ -45,33 +40,6 @@ flags.DEFINE_integer(
     flag_values=FLAGS,
 )
 config_flags.define(FLAGS, DetectionParams())
-
-
-def bytes_to_detections(
-    net: "SSDNet", options: DetectionParams
-) -> Callable[["tf.Tensor"], dict[str, "tf.Tensor"]]:
-    """The function that is exported: encoded images `[B]` -> detections.
-
-    Preprocessing, network and suppression in one graph; `ssd_tf.detect` calls
-    the very same one.
-    """
-    import tensorflow as tf
-
-    from ssd_tf import input_pipeline
-
-    def prepare(encoded):
-        return input_pipeline.prepare_image(encoded, net.params)
-
-    def serve(image_bytes):
-        shape = (*net.params.img_shape, 3)
-        images = tf.map_fn(
-            prepare,
-            image_bytes,
-            fn_output_signature=tf.TensorSpec(shape, tf.float32),
-        )
-        return net.detect(images, options)._asdict()
-
-    return serve
 
 
 def export_saved_model(
@@ -99,8 +67,10 @@ def export_saved_model(
     import keras
     import tensorflow as tf
 
+    from ssd_tf import serving
+
     export_dir = pathlib.Path(export_dir)
-    target = export_dir / str(version or next_version(export_dir))
+    target = export_dir / str(version or serving.next_version(export_dir))
     if target.exists():
         raise command.UserError(
             f"{target}: is there already; choose another --version"
@@ -111,7 +81,7 @@ def export_saved_model(
     archive.track(net.model)
     archive.add_endpoint(
         "serving_default",
-        bytes_to_detections(net, options),
+        serving.bytes_to_detections(net, options),
         input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
     )
     # The temporary name is not a number, so that a server that watches the
@@ -119,27 +89,10 @@ def export_saved_model(
     with files.new_directory(target) as temporary:
         archive.write_out(str(temporary), verbose=False)
         files.write_text(
-            temporary / "assets" / LABELS_FILE,
+            temporary / serving.LABELS_FILE,
             "".join(f"{name}\n" for name in class_names),
         )
     return target
-
-
-def versions(export_dir: str | os.PathLike) -> list[int]:
-    """Numbers of the versions that are there, ascending."""
-    export_dir = pathlib.Path(export_dir)
-    if not export_dir.is_dir():
-        return []
-    return sorted(
-        int(path.name)
-        for path in export_dir.iterdir()
-        if path.name.isdecimal() and (path / "saved_model.pb").is_file()
-    )
-
-
-def next_version(export_dir: str | os.PathLike) -> int:
-    """One more than the highest version there is."""
-    return max(versions(export_dir), default=0) + 1
 
 
 def main() -> None:
@@ -148,7 +101,8 @@ def main() -> None:
     command.load_tensorflow()
     from ssd_tf import checkpoint
 
-    net, settings = checkpoint.load_net(FLAGS.checkpoint_path)
+    net = checkpoint.load_net(FLAGS.checkpoint_path)
+    settings = checkpoint.load_config(FLAGS.checkpoint_path)
     target = export_saved_model(
         net,
         settings.class_names,

@@ -5,13 +5,23 @@ import os
 
 import tensorflow as tf
 
+from ssd_tf.command import UserError
+
 
 def choose_strategy() -> tf.distribute.Strategy:
     """Several hosts by TF_CONFIG, several GPUs if seen, else one device.
 
     Must be called before TensorFlow has done anything else.
+
+    Raises:
+      UserError: TF_CONFIG is not JSON.
     """
-    if "cluster" in json.loads(os.environ.get("TF_CONFIG") or "{}"):
+    text = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        several_hosts = "cluster" in json.loads(text)
+    except ValueError as error:
+        raise UserError(f"TF_CONFIG={text}: not JSON ({error})") from None
+    if several_hosts:
         return tf.distribute.MultiWorkerMirroredStrategy()
     if len(tf.config.list_physical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()

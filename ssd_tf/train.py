@@ -33,7 +33,7 @@ from ssd_tf.nets.ssd import SSDNet
 
 
 def make_encode(
-    net: SSDNet,
+    net: SSDNet, match_threshold: float
 ) -> Callable[[dict[str, tf.Tensor]], encoder.Targets]:
     """The compiled function from a batch's boxes to its targets."""
 
@@ -48,6 +48,7 @@ def make_encode(
             net.params.num_classes,
             net.params.prior_scaling,
             ignored=batch["ignored"],
+            match_threshold=match_threshold,
         )
 
     return encode
@@ -75,7 +76,7 @@ def make_train_step(
     """
     replicas = strategy.num_replicas_in_sync
     options = vars(training.loss)
-    encode = make_encode(net)
+    encode = make_encode(net, training.loss.match_threshold)
 
     def replica_step(batch):
         image = batch["image"]
@@ -141,7 +142,9 @@ def train(
     keras.utils.set_random_seed(training.seed)
     train_dir = pathlib.Path(train_dir)
     chief = strategies.is_chief(strategy)
-    _check_same_net(train_dir, settings)
+    latest = tf.train.latest_checkpoint(str(train_dir))
+    if latest:
+        checkpoint.check_same_net(train_dir, config.load(train_dir), settings)
     with strategy.scope():
         net = SSDNet(settings.params, training.precision)
         if strategy.num_replicas_in_sync > 1:
@@ -155,12 +158,11 @@ def train(
         manager = checkpoint.manager(
             save_dir, net, optimizer, step, training.max_to_keep
         )
-        latest = tf.train.latest_checkpoint(str(train_dir))
         if latest:
             _restore(manager.checkpoint, latest)
             say(f"going on from step {int(step)} of {train_dir}")
         elif initial_checkpoint:
-            checkpoint.restore_weights(net, checkpoint.find(initial_checkpoint))
+            _start_from(initial_checkpoint, net, settings)
         if chief:
             config.save(settings, train_dir)
         batches = strategy.distribute_datasets_from_function(
@@ -172,6 +174,12 @@ def train(
             train_step, iter(batches), step, manager, optimizer, training, log
         )
     return net
+
+
+def _start_from(path, net, settings):
+    """Takes the weights of another run of the same net."""
+    checkpoint.check_same_net(path, checkpoint.load_config(path), settings)
+    checkpoint.restore_weights(net, checkpoint.find(path))
 
 
 def _restore(state, latest):
@@ -222,6 +230,7 @@ def _loop(train_step, batches, step, manager, optimizer, training, log):
                     rate = float(optimizer.learning_rate)
                     log.write(number, {**values, "learning_rate": rate})
             if saves:
+                _check_weights(manager.checkpoint.model, number)
                 manager.save(checkpoint_number=number)
             advance(units=training.batch_size, text=text)
 
@@ -237,25 +246,22 @@ def _finite(terms: dict[str, tf.Tensor], step: int) -> dict[str, float]:
     return values
 
 
+def _check_weights(model: keras.Model, step: int) -> None:
+    """The loss was that of the weights before the step; these are saved."""
+    weights = tf.nest.flatten(model.trainable_variables)
+    if not math.isfinite(float(tf.linalg.global_norm(weights))):
+        raise UserError(
+            f"the weights are not finite after step {step}, and were not "
+            "saved; lower --learning_rate"
+        )
+
+
 def _check_batch_size(batch_size: int, replicas: int) -> None:
     if batch_size % replicas:
         raise UserError(
             f"--batch_size={batch_size}: not divisible by the {replicas} "
             "devices that share a batch"
         )
-
-
-def _check_same_net(train_dir: pathlib.Path, settings: Config) -> None:
-    """Refuses the train_dir of another net."""
-    if not (train_dir / config.CONFIG_FILE).exists():
-        return
-    before = config.load(train_dir)
-    for name in ("params", "class_names"):
-        if getattr(before, name) != getattr(settings, name):
-            raise UserError(
-                f"{train_dir}: holds a run with other {name}; "
-                "choose another --train_dir"
-            )
 
 
 @contextlib.contextmanager

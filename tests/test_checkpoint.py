@@ -14,8 +14,8 @@ from ssd_tf.nets.ssd import SSDNet
 def test_load_net_gives_the_trained_net_back(trained):
     images = np.random.RandomState(0).uniform(-1, 1, (2, 128, 128, 3))
     for path in (trained.train_dir, trained.train_dir / "ckpt-4"):
-        net, settings = checkpoint.load_net(path)
-        assert settings == trained.settings
+        net = checkpoint.load_net(path)
+        assert checkpoint.load_config(path) == trained.settings
         for key, layers in trained.net.model(images).items():
             for mine, theirs in zip(
                 net.model(images)[key], layers, strict=True

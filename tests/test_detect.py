@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from processes import error_of, finish, start
 
-from ssd_tf import detect, export
+from ssd_tf import detect, export, serving
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def test_train_dir_and_export_detect_the_same(trained, pictures, tmp_path):
     export.export_saved_model(
         trained.net, trained.settings.class_names, tmp_path
     )
-    from_train_dir, _ = detect.load_predictor(trained.train_dir)
-    from_export, class_names = detect.load_predictor(tmp_path)
+    from_train_dir, _ = serving.load_predictor(trained.train_dir)
+    from_export, class_names = serving.load_predictor(tmp_path)
     assert class_names == trained.settings.class_names
     mine, theirs = from_train_dir(pictures), from_export(pictures)
     for name in mine:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from processes import finish, start
 
-from ssd_tf import detect, export
+from ssd_tf import export, serving
 from ssd_tf.command import UserError
 
 # What TensorFlow Serving does: the TF1 loader, a session, the signature.
@@ -63,7 +63,7 @@ def assert_detections_equal(found, expected):
 def test_session_loader_gives_what_detect_gives(
     exported, trained, pictures, batch, tmp_path
 ):
-    predict, class_names = detect.load_predictor(trained.train_dir)
+    predict, class_names = serving.load_predictor(trained.train_dir)
     expected = predict(pictures[:2])
     assert class_names == trained.settings.class_names
     finish(start("-c", SESSION, exported / "1", batch, tmp_path / "found.npz"))
@@ -75,7 +75,7 @@ def test_session_loader_gives_what_detect_gives(
 
 
 def test_saved_model_cli_runs_it(exported, trained, pictures, batch, tmp_path):
-    predict, _ = detect.load_predictor(trained.train_dir)
+    predict, _ = serving.load_predictor(trained.train_dir)
     cli = pathlib.Path(sys.executable).with_name("saved_model_cli")
     finish(
         start(
@@ -93,7 +93,7 @@ def test_saved_model_cli_runs_it(exported, trained, pictures, batch, tmp_path):
 
 
 def test_a_batch_equals_its_images(exported, pictures):
-    predict, _ = detect.load_predictor(exported)
+    predict, _ = serving.load_predictor(exported)
     together = predict(pictures)
     for index, picture in enumerate(pictures):
         alone = predict([picture])
@@ -104,7 +104,7 @@ def test_a_batch_equals_its_images(exported, pictures):
 
 
 def test_an_empty_batch_is_an_empty_answer(exported):
-    predict, _ = detect.load_predictor(exported)
+    predict, _ = serving.load_predictor(exported)
     assert predict([])["detection_boxes"].shape == (0, 200, 4)
 
 
@@ -119,7 +119,7 @@ def test_versions_count_up_and_are_never_overwritten(
     folder = tmp_path / "ssd"
     shutil.copytree(exported / "1", folder / "7")
     (folder / "not_a_version").mkdir()
-    assert export.next_version(folder) == 8
+    assert serving.next_version(folder) == 8
     with pytest.raises(UserError, match="7: is there already.*--version"):
         export.export_saved_model(
             trained.net, trained.settings.class_names, folder, version=7
@@ -128,10 +128,10 @@ def test_versions_count_up_and_are_never_overwritten(
         "7",
         "not_a_version",
     ]
-    assert detect.find_saved_model(folder) == folder / "7"
+    assert serving.find_saved_model(folder) == folder / "7"
 
 
 def test_undecodable_bytes_say_so(exported):
-    predict, _ = detect.load_predictor(exported)
+    predict, _ = serving.load_predictor(exported)
     with pytest.raises(tf.errors.InvalidArgumentError, match="image"):
         predict([b"no image"])

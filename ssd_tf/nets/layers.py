@@ -22,7 +22,6 @@ __all__ = ["arg_scope"]
 
 _VARIABLE_NAMES = {
     "kernel": "weights",
-    "depthwise_kernel": "depthwise_weights",
     "bias": "biases",
 }
 
@@ -82,6 +81,7 @@ def conv2d(
     activation_fn: str | None = "relu",
     normalizer_fn: Callable | None = None,
     kernel_initializer: str = "glorot_uniform",
+    dtype: str | None = None,
     scope: str = None,
 ):
     """Convolution, then `normalizer_fn` if any (no bias then), then activation.
@@ -94,6 +94,7 @@ def conv2d(
       activation_fn: a Keras activation's name, or None.
       normalizer_fn: such as `batch_norm`; called with `scope`.
       kernel_initializer: a Keras initializer's name; Xavier as in the port.
+      dtype: to compute in, instead of the policy's.
       scope: name of the layer.
     """
     plain = normalizer_fn is None
@@ -106,6 +107,7 @@ def conv2d(
         activation=activation_fn if plain else None,
         use_bias=plain,
         kernel_initializer=kernel_initializer,
+        dtype=dtype,
         name=scope,
     )(inputs)
     return (
@@ -122,12 +124,14 @@ def separable_conv2d(
     padding: str = "SAME",
     activation_fn: str | None = "relu",
     normalizer_fn: Callable | None = None,
+    dtype: str | None = None,
     scope: str = None,
 ):
     """Depthwise convolution with its own norm and activation, then pointwise.
 
     As in slim, `num_outputs=None` leaves out the pointwise convolution, which
-    otherwise is plain: no norm, no activation (SSDLite's heads).
+    otherwise is plain: no norm, no activation (SSDLite's heads); it computes
+    in `dtype`, if one is given.
     """
     net = keras.layers.DepthwiseConv2D(
         kernel_size,
@@ -143,7 +147,9 @@ def separable_conv2d(
         )
     if num_outputs is None:
         return net
-    return keras.layers.Conv2D(num_outputs, 1, name=f"{scope}.pointwise")(net)
+    return keras.layers.Conv2D(
+        num_outputs, 1, dtype=dtype, name=f"{scope}.pointwise"
+    )(net)
 
 
 def _normalize(inputs, normalizer_fn, activation_fn, scope):

@@ -82,7 +82,7 @@ def ssd_multibox_layer(
     """Logits `[B, h, w, a, C]` and localisations `[B, h, w, a, 4]` of a layer.
 
     Channels are anchor-major: all values of a cell's first anchor, then the
-    next one's. Both are float32 whatever the precision of the network.
+    next one's. Both are computed in float32 whatever the network's precision.
     """
     net = inputs
     if normalization > 0:
@@ -91,13 +91,12 @@ def ssd_multibox_layer(
         )
 
     def head(values: int, name: str, kind: str):
+        options = {"dtype": "float32", "scope": f"{scope}.{name}"}
         channels = num_anchors * values
         if separable:
-            out = separable_conv2d(net, channels, 3, scope=f"{scope}.{name}")
+            out = separable_conv2d(net, channels, 3, **options)
         else:
-            out = conv2d(
-                net, channels, 3, activation_fn=None, scope=f"{scope}.{name}"
-            )
+            out = conv2d(net, channels, 3, activation_fn=None, **options)
         shape = (*out.shape[1:3], num_anchors, values)
         return keras.layers.Reshape(
             shape, dtype="float32", name=f"{scope}.{kind}"
@@ -121,7 +120,8 @@ def ssd_net(inputs: Any, params: SSDParams) -> dict[str, Any]:
     """
     with ssd_arg_scope(params):
         net, end_points = _trunk(inputs, params)
-        extra_names = params.feat_layers[-len(params.extra_blocks) :]
+        in_trunk = len(params.feat_layers) - len(params.extra_blocks)
+        extra_names = params.feat_layers[in_trunk:]
         for name, block in zip(extra_names, params.extra_blocks, strict=True):
             net = extra_layer(net, block, params.separable, scope=name)
             end_points[name] = net

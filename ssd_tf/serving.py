@@ -1,0 +1,120 @@
+"""From encoded images to detections: one function for all who serve.
+
+`export` writes it into a SavedModel, `detect` runs it from a train_dir or from
+an export. Also the layout of an export: numbered versions with their labels.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from ssd_tf import checkpoint, input_pipeline
+from ssd_tf.config import DetectionParams
+from ssd_tf.nets.ssd import SSDNet
+
+LABELS_FILE = "assets/labels.txt"
+# Encoded images [B] -> the four tensors of a detection as NumPy arrays.
+Predict = Callable[[Sequence[bytes]], dict[str, np.ndarray]]
+
+
+def bytes_to_detections(
+    net: SSDNet, options: DetectionParams
+) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """The function that is exported: encoded images `[B]` -> detections.
+
+    Preprocessing, network and suppression in one graph, the same for an
+    export as for a train_dir.
+    """
+
+    def prepare(encoded):
+        return input_pipeline.prepare_image(encoded, net.params)
+
+    def serve(image_bytes):
+        shape = (*net.params.img_shape, 3)
+        images = tf.map_fn(
+            prepare,
+            image_bytes,
+            fn_output_signature=tf.TensorSpec(shape, tf.float32),
+        )
+        return net.detect(images, options)._asdict()
+
+    return serve
+
+
+def make_predict(
+    net: SSDNet, options: DetectionParams = DetectionParams()
+) -> Predict:
+    """`bytes_to_detections`, compiled, from bytes to NumPy arrays."""
+    serve = tf.function(
+        bytes_to_detections(net, options),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+    )
+    return lambda images: _as_arrays(serve(_as_tensor(images)))
+
+
+def load_predictor(
+    path: str | os.PathLike, options: DetectionParams = DetectionParams()
+) -> tuple[Predict, tuple[str, ...]]:
+    """A function from encoded images to detections, whatever the model is.
+
+    Args:
+      path: a train_dir, a checkpoint, or an export (the folder of its
+        versions, for the highest, or one version).
+      options: of the detections; an exported model has its own.
+
+    Returns:
+      The function, and the class names.
+
+    Raises:
+      UserError: there is no model.
+    """
+    saved_model = find_saved_model(path)
+    if saved_model is None:
+        predict = make_predict(checkpoint.load_net(path), options)
+        return predict, checkpoint.load_config(path).class_names
+    loaded = tf.saved_model.load(str(saved_model))
+    labels = (saved_model / LABELS_FILE).read_text("utf-8")
+
+    def predict(images: Sequence[bytes]) -> dict[str, np.ndarray]:
+        # Through `loaded`: a signature alone does not keep its variables.
+        serve = loaded.signatures["serving_default"]
+        return _as_arrays(serve(image_bytes=_as_tensor(images)))
+
+    return predict, tuple(labels.splitlines())
+
+
+def _as_tensor(images):
+    return tf.constant(list(images), tf.string)
+
+
+def _as_arrays(found):
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def find_saved_model(path: str | os.PathLike) -> pathlib.Path | None:
+    """The SavedModel that a path means, or None for a train_dir."""
+    path = pathlib.Path(path)
+    if (path / "saved_model.pb").is_file():
+        return path
+    numbers = versions(path)
+    return path / str(numbers[-1]) if numbers else None
+
+
+def versions(export_dir: str | os.PathLike) -> list[int]:
+    """Numbers of the versions that are there, ascending."""
+    export_dir = pathlib.Path(export_dir)
+    if not export_dir.is_dir():
+        return []
+    return sorted(
+        int(path.name)
+        for path in export_dir.iterdir()
+        if path.name.isdecimal() and (path / "saved_model.pb").is_file()
+    )
+
+
+def next_version(export_dir: str | os.PathLike) -> int:
+    """One more than the highest version there is."""
+    return max(versions(export_dir), default=0) + 1
