@@ -4,13 +4,13 @@
 
 without flags makes the built-in data set, trains a small net on it, evaluates
 it, draws its detections and exports it: about six minutes on two CPU cores,
-VOC07 mAP about 0.9.
+VOC07 mAP 0.90.
 
   python train_ssd.py --dataset_dir=data/voc --dataset_split_name=trainval \\
       --train_dir=runs/voc --model_name=ssd_300_vgg
 
 trains on a data set that ssd_tf.datasets.convert has written. The same
-command again goes on where the last one has ended.
+command again goes on from the last checkpoint.
 """
 
 import dataclasses

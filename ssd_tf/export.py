@@ -5,7 +5,7 @@
 writes models/ssd/1 (the next time models/ssd/2 ...). Its one signature,
 `serving_default`, takes encoded images and answers with detections:
 
-  image_bytes        string [B]          JPEG, PNG, GIF or BMP, of any size
+  image_bytes        string [B]          JPEG, PNG or GIF, of any size
   detection_boxes    float32 [B, K, 4]   ymin, xmin, ymax, xmax, of the image
   detection_scores   float32 [B, K]      descending, 0 pads
   detection_classes  int32 [B, K]        1-based line of assets/labels.txt

@@ -28,11 +28,17 @@ def choose_strategy() -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
+def is_alone(strategy: tf.distribute.Strategy) -> bool:
+    """True when no other process takes part."""
+    resolver = strategy.cluster_resolver
+    return resolver is None or not resolver.cluster_spec()
+
+
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """True on the one process that writes to the train_dir."""
-    resolver = strategy.cluster_resolver
-    if resolver is None or not resolver.cluster_spec():
+    if is_alone(strategy):
         return True
+    resolver = strategy.cluster_resolver
     if resolver.task_type == "chief":
         return True
     has_chief = "chief" in resolver.cluster_spec().jobs

@@ -170,9 +170,21 @@ def train(
         )
         train_step = make_train_step(net, optimizer, training, strategy)
         log = MetricsLog(train_dir, int(step)) if chief else None
-        _loop(
-            train_step, iter(batches), step, manager, optimizer, training, log
-        )
+        try:
+            _loop(
+                train_step,
+                iter(batches),
+                step,
+                manager,
+                optimizer,
+                training,
+                log,
+            )
+        except KeyboardInterrupt:
+            # Ctrl-C loses nothing, where no other process waits for this one.
+            if strategies.is_alone(strategy):
+                manager.save(checkpoint_number=int(step))
+            raise
     return net
 
 

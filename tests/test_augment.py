@@ -60,16 +60,22 @@ def test_boxes_in_a_window_by_hand():
         [0.5, 0.5, 0.625, 0.75],  # inside
         [0.125, 0.25, 0.625, 0.75],  # centre inside: clipped
         [0.0, 0.0, 0.49, 0.49],  # centre outside: dropped
+        [0.6875, 0.6875, 0.8125, 0.8125],  # ignored, and some is seen
         [0.6875, 0.6875, 0.8125, 0.8125],  # centre on the border: dropped
+        [0.75, 0.25, 0.875, 0.5],  # ignored, and none is seen
     )
     window = tf.constant([0.25, 0.375, 0.75, 0.875])
     cropped = augment.crop_boxes(example, window)
     # Halves of halves, exact in binary.
-    expected = [[0.5, 0.25, 0.75, 0.75], [0, 0, 0.75, 0.75]]
+    expected = [
+        [0.5, 0.25, 0.75, 0.75],
+        [0, 0, 0.75, 0.75],
+        [0.875, 0.625, 1, 0.875],
+    ]
     np.testing.assert_array_equal(cropped["boxes"], expected)
     # What belongs to the boxes goes with them.
-    np.testing.assert_array_equal(cropped["labels"], [1, 2])
-    np.testing.assert_array_equal(cropped["ignored"], [False, True])
+    np.testing.assert_array_equal(cropped["labels"], [1, 2, 4])
+    np.testing.assert_array_equal(cropped["ignored"], [False, True, True])
 
 
 def test_the_whole_image_as_window_changes_nothing():
@@ -193,3 +199,10 @@ def test_the_seed_alone_decides(name):
     again = [run(number) for number in range(20)]
     np.testing.assert_array_equal(first, again)
     assert len(np.unique(first, axis=0)) > 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_window_is_found_beside_boxes_that_are_no_numbers(bad):
+    for number in range(20):
+        window = window_of([[0.1, bad, 0.5, 0.9], [0, 0, 1, 1]], number)
+        assert np.all(np.isfinite(window))

@@ -56,3 +56,18 @@ def test_config_names_what_it_does_not_know(trained, tmp_path):
     path.write_text(text.replace('"num_classes"', '"number_of_classes"'))
     with pytest.raises(UserError, match="'number_of_classes'"):
         config.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"anchor_sizes": config.SSD_300_MOBILENET_V2.anchor_sizes[:5]},
+        {"image_scale": 1.0},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_weights_that_only_fit_by_their_shapes_are_refused(trained, changes):
+    params = dataclasses.replace(trained.settings.params, **changes)
+    other = dataclasses.replace(trained.settings, params=params)
+    with pytest.raises(UserError, match=f"trained with {next(iter(changes))}"):
+        checkpoint.check_same_net("run", trained.settings, other)

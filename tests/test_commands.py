@@ -44,6 +44,22 @@ def test_help_shows_every_flag_with_its_default(words):
             ],
             "no split 'val'; splits there: test, train",
         ),
+        *(
+            (["--dataset_dir={data}", "--train_dir=T", flag], flag[2:8])
+            for flag in (
+                "--batch_size=0",
+                "--learning_rate=0",
+                "--max_to_keep=0",
+                "--log_every_n_steps=0",
+                "--momentum=1.5",
+                "--decay_boundaries=.9,.5",
+                "--seed=-1",
+            )
+        ),
+        (
+            ["--dataset_dir={data}", "--train_dir={data}/labels.txt"],
+            "labels.txt",
+        ),
         (["stray"], "unexpected argument 'stray'"),
         (
             [

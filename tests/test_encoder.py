@@ -214,6 +214,21 @@ def test_ignored_box_marks_what_it_covers_by_more_than_half():
     np.testing.assert_array_equal(targets.gclasses, [0, 0, 0])
 
 
+@pytest.mark.parametrize(("threshold", "score"), [(0.5, -1), (0.3, 1 / 3)])
+def test_what_a_box_matches_is_not_ignored(threshold, score):
+    # The object has IoU 1/3 with the anchor, the ignored box covers it all.
+    anchors = np.array([[0.5, 0.5, 1, 1]], np.float32)
+    targets = encode(
+        [1, 1],
+        [[0, 0.5, 1, 1.5], [0, 0, 1, 1]],
+        anchors,
+        ignored=np.array([False, True]),
+        force_match=False,
+        match_threshold=threshold,
+    )
+    np.testing.assert_allclose(targets.gscores, [score], rtol=1e-6)
+
+
 @pytest.mark.parametrize("force_match", [True, False])
 def test_ignored_boxes_against_the_rule(force_match):
     labels, boxes = inputs.scene("ignored", 12)

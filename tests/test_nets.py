@@ -114,8 +114,13 @@ def test_outputs_are_float32_under_mixed_precision(name):
     outputs = tf.nest.flatten(net.model.output)
     assert {tensor.dtype for tensor in outputs} == {"float32"}
     assert {variable.dtype for variable in net.model.variables} == {"float32"}
-    inner = [layer.compute_dtype for layer in net.model.layers]
-    assert inner.count("bfloat16") > 0.7 * len(inner)
+    # Heads and what comes behind them compute in float32, all else does not.
+    ends = (".conv_loc", ".conv_cls", ".pointwise", ".logits")
+    for layer in net.model.layers:
+        if layer.name.endswith((*ends, ".localisations")):
+            assert layer.compute_dtype == "float32", layer.name
+        elif layer.weights:
+            assert layer.compute_dtype == "bfloat16", layer.name
     assert keras.config.dtype_policy().name == "float32"  # left as it was
 
 

@@ -290,3 +290,30 @@ def test_missing_or_broken_manifest(tmp_path, text):
         (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(UserError, match="manifest.json"):
         catalog.read_manifest(tmp_path)
+
+
+@pytest.fixture
+def foreign_split(tmp_path):
+    """Records of another tool, without a manifest: labels 2 and 1, then 2."""
+    with tf.io.TFRecordWriter(str(tmp_path / "train.tfrecord")) as writer:
+        for index, labels in enumerate(([2, 1], [2])):
+            example = foreign(
+                image__encoded=[JPEG],
+                image__source_id=[f"picture {index}".encode()],
+                **boxes_by_hand(*[(0, 0, 1, 1)] * len(labels)),
+                image__object__class__label=labels,
+            )
+            writer.write(example.SerializeToString())
+    return tmp_path
+
+
+def test_images_are_counted_without_a_manifest_too(foreign_split):
+    assert records.count(foreign_split, "train") == 2
+    with pytest.raises(UserError, match="no split 'test'"):
+        records.count(foreign_split, "test")
+
+
+def test_labels_without_a_name_are_refused(foreign_split):
+    records.check_labels(foreign_split, "train", 2)
+    with pytest.raises(UserError, match="picture 0 .* label 2.* names 1 to 1"):
+        records.check_labels(foreign_split, "train", 1)

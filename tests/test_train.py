@@ -81,12 +81,41 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(shapes_data, tmp_path):
     assert iterations == [12]
 
 
+@pytest.mark.slow
+def test_an_interrupted_run_saves_first(shapes_data, tmp_path):
+    run = ("one", "mobilenet", shapes_data, tmp_path / "run", 100_000)
+    process = start_training(*run)
+    deadline = time.monotonic() + 300
+    log = tmp_path / "run" / "metrics.jsonl"
+    while not log.exists() or len(logged_steps(tmp_path / "run")) < 6:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    step = checkpoint.step_of(checkpoint.find(tmp_path / "run"))
+    assert step == logged_steps(tmp_path / "run")[-1]
+
+
 def test_a_train_dir_of_other_classes_is_refused(trained):
     other = dataclasses.replace(
         trained.settings, class_names=("a", "b", "c", "d")
     )
-    with pytest.raises(UserError, match="other class_names.*--train_dir"):
+    with pytest.raises(UserError, match="with class_names .*--train_dir"):
         train.train(other, trained.train_dir, trained.records(), 48)
+
+
+def test_other_anchors_are_refused_as_a_start(trained, tmp_path):
+    params = dataclasses.replace(trained.settings.params, anchor_offset=0.25)
+    other = dataclasses.replace(trained.settings, params=params)
+    with pytest.raises(UserError, match="anchor_offset 0.5, not 0.25"):
+        train.train(
+            other,
+            tmp_path,
+            trained.records(),
+            48,
+            initial_checkpoint=trained.train_dir,
+        )
+    assert not list(tmp_path.glob("*"))
 
 
 def test_another_optimizer_is_refused_when_going_on(trained):
