@@ -99,7 +99,10 @@ def convert(
     num_workers: int | None = None,
     on_error: str = "skip",
 ) -> dict:
-    """Converts splits of a data set; they appear as a whole or not at all.
+    """Converts splits of a data set; their shards appear all at once.
+
+    That is, by renames in one go when all are complete; only a kill within
+    these few milliseconds leaves new shards under an older manifest.
 
     Splits that the folder has from earlier keep their shards, if the class
     names are the same; splits converted again are replaced.
