@@ -38,6 +38,8 @@ flags.DEFINE_float(
     "matching_threshold",
     0.5,
     "IoU beyond which a VOC detection is right.",
+    lower_bound=0,
+    upper_bound=0.99,
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(

@@ -158,7 +158,7 @@ def _maker(field: str, value: Any) -> tuple[Callable, Any, dict[str, Any]]:
     if isinstance(value, bool):
         return flags.DEFINE_boolean, value, {}
     if isinstance(value, tuple):
-        return flags.DEFINE_list, [f"{x:.4g}" for x in value], {}
+        return flags.DEFINE_list, [str(x) for x in value], {}
     low, high = _BOUNDS[field]
     bounds = {"lower_bound": low, "upper_bound": high}
     if isinstance(value, int):
