@@ -136,8 +136,8 @@ def print_table(
         table.add_column(column, justify="right" if numbers else "left")
     for row in cells:
         table.add_row(*row)
-    # Wide enough that a pipe or log file never cuts a row.
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    # A pipe or log file has no width that a row would have to fit.
+    Console(width=None if sys.stdout.isatty() else 1000).print(table)
 
 
 def _is_number(cell: str) -> bool:

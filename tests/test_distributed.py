@@ -50,12 +50,13 @@ def test_replicas_do_not_change_the_loss(shapes_data, tmp_path):
     for mode in ("one", "mirrored"):
         finish(start_training(mode, "vgg", shapes_data, tmp_path / mode, STEPS))
     run_workers(shapes_data, tmp_path / "workers")
-    # Sums in another order: the last digits differ, and grow with the steps.
+    # Four digits. Sums in another order differ by 1e-7 at first, and every
+    # step multiplies that: here to 1e-4 or 2e-4 at the eighth.
     for mode in ("mirrored", "workers"):
         np.testing.assert_allclose(
             loss_terms(tmp_path / mode),
             loss_terms(tmp_path / "one"),
-            rtol=1e-4,
+            rtol=5e-4,
             err_msg=mode,
         )
     saved = sorted(path.name for path in (tmp_path / "workers").iterdir())

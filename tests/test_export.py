@@ -103,11 +103,6 @@ def test_a_batch_equals_its_images(exported, pictures):
             )
 
 
-def test_an_empty_batch_is_an_empty_answer(exported):
-    predict, _ = serving.load_predictor(exported)
-    assert predict([])["detection_boxes"].shape == (0, 200, 4)
-
-
 def test_labels_are_an_asset(exported, trained):
     labels = (exported / "1" / "assets" / "labels.txt").read_text()
     assert tuple(labels.split()) == trained.settings.class_names

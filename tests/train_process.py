@@ -59,7 +59,8 @@ def settings(net: str, class_names: list[str], steps: int) -> config.Config:
     training = config.TrainParams(
         batch_size=BATCH_SIZE,
         max_number_of_steps=steps,
-        learning_rate=1e-3,
+        # Low: every step multiplies the rounding in which replicas differ.
+        learning_rate=2e-4,
         warmup_steps=20,
         log_every_n_steps=1,
         save_interval_steps=4,
