@@ -106,15 +106,12 @@ def select_top_k(
       both are 0 where the score is below the threshold or the box not finite
       or absurdly far from the image.
     """
-    # A NaN among an anchor's logits makes all its probabilities NaN.
-    sane = tf.math.is_finite(predictions[..., 0]) & tf.reduce_all(
-        tf.abs(boxes) < _MAX_COORDINATE, axis=-1
-    )
-    predictions = tf.where(sane[..., None], predictions, 0.0)
+    sane = tf.reduce_all(tf.abs(boxes) < _MAX_COORDINATE, axis=-1)
     scores = tf.transpose(predictions[..., 1:], [0, 2, 1])  # [B, C - 1, A]
+    # Before the ranking, which is fast over equal zeros. NaN is below, too.
+    selected = (scores >= select_threshold) & sane[:, None]
+    scores = tf.where(selected, scores, 0.0)
     scores, anchor = tf.math.top_k(scores, min(top_k, boxes.shape[1]))
-    # The threshold comes after the ranking, where there is less to compare.
-    scores = tf.where(scores >= select_threshold, scores, 0.0)
     boxes = tf.gather(boxes, anchor, batch_dims=1)
     return scores, tf.where(scores[..., None] > 0, boxes, 0.0)
 
