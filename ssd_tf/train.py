@@ -237,7 +237,7 @@ def _loop(train_step, batches, step, manager, optimizer, training, log):
             saves = number % training.save_interval_steps == 0 or number == last
             if saves or number % training.log_every_n_steps == 0:
                 values = _finite(terms, number)
-                text = " ".join(f"{k} {v:.3f}" for k, v in values.items())
+                text = _in_short(values)
                 if log:
                     rate = float(optimizer.learning_rate)
                     log.write(number, {**values, "learning_rate": rate})
@@ -245,6 +245,18 @@ def _loop(train_step, batches, step, manager, optimizer, training, log):
                 _check_weights(manager.checkpoint.model, number)
                 manager.save(checkpoint_number=number)
             advance(units=training.batch_size, text=text)
+
+
+def _in_short(values: dict[str, float]) -> str:
+    """The loss and its terms, short enough to stand beside a bar."""
+    names = {
+        "cross_entropy_pos": "pos",
+        "cross_entropy_neg": "neg",
+        "localization": "loc",
+        "regularization": "reg",
+    }
+    terms = " ".join(f"{x} {values[name]:.2f}" for name, x in names.items())
+    return f"loss {values['loss']:.2f} = {terms}"
 
 
 def _finite(terms: dict[str, tf.Tensor], step: int) -> dict[str, float]:
