@@ -69,21 +69,17 @@ def detect(
     num_classes, candidates = scores.shape[1], scores.shape[2]
     kept, count = _suppress_all_classes(
         scores, boxes, nms_threshold, keep_top_k
-    )  # [B, K], [B]
+    )  # [B, K], [B]; indices into [C - 1, k], flattened
 
-    def pick(values):
-        """Values [B, C - 1, k, ...] of the kept candidates, zero padded."""
-        shape = [-1, num_classes * candidates, *values.shape[3:]]
-        picked = tf.gather(tf.reshape(values, shape), kept, batch_dims=1)
-        real = tf.range(keep_top_k) < count[:, None]
-        while real.shape.rank < picked.shape.rank:
-            real = real[..., None]
-        return tf.where(real, picked, tf.zeros([], picked.dtype))
-
-    classes = tf.range(1, num_classes + 1)[None, :, None]
-    classes = tf.broadcast_to(classes, tf.shape(scores))
+    real = tf.range(keep_top_k) < count[:, None]
+    total = num_classes * candidates
+    boxes = tf.gather(tf.reshape(boxes, [-1, total, 4]), kept, batch_dims=1)
+    scores = tf.gather(tf.reshape(scores, [-1, total]), kept, batch_dims=1)
     return Detections(
-        pick(geometry.clip(boxes)), pick(scores), pick(classes), count
+        tf.where(real[..., None], geometry.clip(boxes), 0.0),
+        tf.where(real, scores, 0.0),
+        tf.where(real, kept // candidates + 1, 0),
+        count,
     )
 
 
