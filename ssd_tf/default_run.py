@@ -48,7 +48,7 @@ def default_run(
     Returns:
       The metrics of the test split.
     """
-    from ssd_tf import evaluate, files, input_pipeline, train
+    from ssd_tf import evaluate, export, files, input_pipeline, train
     from ssd_tf.datasets import catalog, convert, records, shapes
 
     run_dir = pathlib.Path(run_dir)
@@ -76,7 +76,7 @@ def default_run(
     evaluate.print_metrics(metrics, class_names)
     files.write_json(run_dir / evaluate.METRICS_FILE, metrics)
     sheet = _draw_sheet(run_dir, raw, net, class_names)
-    exported = _export(net, class_names, run_dir)
+    exported = export.export_saved_model(net, class_names, run_dir / "export")
     command.print_table(
         "what is where",
         ["what", "where"],
@@ -103,23 +103,10 @@ def _draw_sheet(run_dir, raw, net, class_names):
     ]
     found = serving.make_predict(net)([encoded for encoded, _ in images])
     pictures = [
-        drawing.draw_detections(
-            pixels,
-            found["detection_boxes"][index],
-            found["detection_scores"][index],
-            found["detection_classes"][index],
-            class_names,
-        )
+        detect.draw(pixels, found, index, class_names)
         for index, (_, pixels) in enumerate(images)
     ]
     path = run_dir / "detections.png"
     with files.replace_file(path) as temporary:
         drawing.contact_sheet(pictures, columns=6).save(temporary, "PNG")
     return path
-
-
-def _export(net, class_names, run_dir):
-    """The next version, as every export makes one."""
-    from ssd_tf import export
-
-    return export.export_saved_model(net, class_names, run_dir / "export")

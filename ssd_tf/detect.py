@@ -128,6 +128,24 @@ def detections_of(
     ]
 
 
+def draw(
+    pixels: np.ndarray,
+    found: dict[str, np.ndarray],
+    index: int,
+    class_names: Sequence[str],
+    min_score: float = 0.5,
+) -> Image.Image:
+    """One image of a batch with its detections drawn on it."""
+    return drawing.draw_detections(
+        pixels,
+        found["detection_boxes"][index],
+        found["detection_scores"][index],
+        found["detection_classes"][index],
+        class_names,
+        min_score,
+    )
+
+
 def detect_images(
     predict: "Predict",
     class_names: Sequence[str],
@@ -165,14 +183,7 @@ def detect_images(
                         "detections": detections,
                     }
                 )
-                picture = drawing.draw_detections(
-                    pixels,
-                    found["detection_boxes"][index],
-                    found["detection_scores"][index],
-                    found["detection_classes"][index],
-                    class_names,
-                    min_score,
-                )
+                picture = draw(pixels, found, index, class_names, min_score)
                 _save_picture(picture, output_dir / path.name)
             advance(len(batch))
     result = {"class_names": list(class_names), "images": entries}

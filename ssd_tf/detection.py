@@ -71,16 +71,16 @@ def detect(
         scores, boxes, nms_threshold, keep_top_k
     )  # [B, K], [B]; indices into [C - 1, k], flattened
 
-    real = tf.range(keep_top_k) < count[:, None]
     total = num_classes * candidates
-    boxes = tf.gather(tf.reshape(boxes, [-1, total, 4]), kept, batch_dims=1)
-    scores = tf.gather(tf.reshape(scores, [-1, total]), kept, batch_dims=1)
-    return Detections(
-        tf.where(real[..., None], geometry.clip(boxes), 0.0),
-        tf.where(real, scores, 0.0),
-        tf.where(real, kept // candidates + 1, 0),
+    scores, boxes = _take(
+        tf.reshape(scores, [-1, total]),
+        tf.reshape(boxes, [-1, total, 4]),
+        kept,
         count,
+        tf.constant([0.0, 0.0, 1.0, 1.0]),
     )
+    classes = tf.where(scores > 0, kept // candidates + 1, 0)
+    return Detections(boxes, scores, classes, count)
 
 
 def select_top_k(
@@ -176,13 +176,7 @@ def detect_per_class(
         return _suppress(row[1], row[0], nms_threshold, keep_top_k)
 
     kept, count = _map_rows(suppress, (flat_scores, flat_boxes), keep_top_k)
-    real = tf.range(keep_top_k) < count[:, None]
-    scores = tf.where(real, tf.gather(flat_scores, kept, batch_dims=1), 0.0)
-    boxes = tf.gather(flat_boxes, kept, batch_dims=1)
-    if clipping_bbox is not None:
-        window = tf.convert_to_tensor(clipping_bbox, tf.float32)
-        boxes = geometry.clip(boxes, window)
-    boxes = tf.where(real[..., None], boxes, 0.0)
+    scores, boxes = _take(flat_scores, flat_boxes, kept, count, clipping_bbox)
     return (
         tf.reshape(scores, [-1, num_classes, keep_top_k]),
         tf.reshape(boxes, [-1, num_classes, keep_top_k, 4]),
@@ -206,6 +200,24 @@ def _suppress(boxes, scores, nms_threshold, keep_top_k):
         pad_to_max_output_size=True,
     )
     return kept.selected_indices, kept.valid_outputs
+
+
+def _take(scores, boxes, kept, count, window):
+    """The kept ones of each row, zero padded; boxes cut to a window, if any.
+
+    Args:
+      scores: float32 `[N, k]`, above 0 where kept.
+      boxes: float32 `[N, k, 4]`.
+      kept: int32 `[N, K]`, indices into k.
+      count: int32 `[N]`, how many of them are real.
+      window: `[4]` or None.
+    """
+    real = tf.range(kept.shape[1]) < count[:, None]
+    scores = tf.where(real, tf.gather(scores, kept, batch_dims=1), 0.0)
+    boxes = tf.gather(boxes, kept, batch_dims=1)
+    if window is not None:
+        boxes = geometry.clip(boxes, tf.convert_to_tensor(window, tf.float32))
+    return scores, tf.where(real[..., None], boxes, 0.0)
 
 
 def _map_rows(suppress, rows, keep_top_k):

@@ -62,12 +62,22 @@ def _augment_light(
 ) -> Example:
     """Crop, resize, flip and colours of an example that is still encoded.
 
-    A JPEG is decoded only where the crop is, and colours change after the
-    resize, on fewer pixels.
+    A JPEG is decoded only where the crop is, other formats whole; colours
+    change after the resize, on fewer pixels.
     """
     crop_seed, flip_seed, color_seed = tf.unstack(tf.random.split(seed, 3))
     encoded = example["image"]
-    shape = _image_shape(encoded)
+    is_jpeg = tf.io.is_jpeg(encoded)
+    whole = tf.cond(
+        is_jpeg,
+        lambda: tf.zeros([0, 0, 3], tf.uint8),
+        lambda: decode(encoded),
+    )
+    shape = tf.cond(
+        is_jpeg,
+        lambda: tf.io.extract_jpeg_shape(encoded),
+        lambda: tf.shape(whole),
+    )
     window = augment.crop_window(shape, example["boxes"], crop_seed)
     # Whole pixels first, so that boxes and pixels move by the same amount.
     size = tf.cast(tf.stack([shape[0], shape[1]] * 2), tf.float32)
@@ -75,28 +85,19 @@ def _augment_light(
     high = tf.maximum(tf.math.ceil(window[2:] * size[2:]), low + 1)
     high = tf.minimum(high, size[:2])
     example = augment.crop_boxes(example, tf.concat([low, high], 0) / size)
-    pixels = tf.cast(tf.concat([low, high - low], 0), tf.int32)
-    image = resize(_decode_crop(encoded, pixels), img_shape)
+    y, x, height, width = tf.unstack(
+        tf.cast(tf.concat([low, high - low], 0), tf.int32)
+    )
+    crop = tf.cond(
+        is_jpeg,
+        lambda: tf.io.decode_and_crop_jpeg(
+            encoded, [y, x, height, width], channels=3
+        ),
+        lambda: whole[y : y + height, x : x + width],
+    )
+    image = resize(crop, img_shape)
     image = augment.random_colors(image, color_seed)
     return augment.random_flip({**example, "image": image}, flip_seed)
-
-
-def _image_shape(encoded: tf.Tensor) -> tf.Tensor:
-    return tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.extract_jpeg_shape(encoded),
-        lambda: tf.shape(decode(encoded)),
-    )
-
-
-def _decode_crop(encoded: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """uint8 `[h, w, 3]` of the window: y, x, height, width in pixels."""
-    y, x, height, width = tf.unstack(window)
-    return tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.decode_and_crop_jpeg(encoded, window, channels=3),
-        lambda: decode(encoded)[y : y + height, x : x + width],
-    )
 
 
 def make_for_train(

@@ -171,20 +171,19 @@ def ssd_losses(
     else:
         positives = gscores > match_threshold
     candidates = ~positives & (gscores > -0.5)
-    negative_loss = cross_entropy(
-        logits, tf.zeros_like(gclasses), label_smoothing
+    # Of every anchor that is not positive the label is 0, so that one cross
+    # entropy is the loss of both kinds, and how hard a negative is.
+    class_loss = cross_entropy(
+        logits, tf.where(positives, gclasses, 0), label_smoothing
     )
     negatives = _mine(
         logits,
-        tf.stop_gradient(negative_loss),
+        tf.stop_gradient(class_loss),
         positives,
         candidates,
         negative_ratio,
         mining,
         min_negatives,
-    )
-    positive_loss = cross_entropy(
-        logits, tf.where(positives, gclasses, 0), label_smoothing
     )
     box_loss = tf.reduce_sum(
         abs_smooth(localisations - glocalisations), axis=-1
@@ -195,15 +194,15 @@ def ssd_losses(
         count = tf.cast(tf.shape(logits)[0], tf.float32)
     divisor = tf.maximum(_sum_over_replicas(count), 1.0)
     return {
-        "cross_entropy_pos": _masked_sum(positive_loss, positives) / divisor,
-        "cross_entropy_neg": _masked_sum(negative_loss, negatives) / divisor,
+        "cross_entropy_pos": _masked_sum(class_loss, positives) / divisor,
+        "cross_entropy_neg": _masked_sum(class_loss, negatives) / divisor,
         "localization": alpha * _masked_sum(box_loss, positives) / divisor,
     }
 
 
 def _mine(
     logits,
-    negative_loss,
+    class_loss,
     positives,
     candidates,
     negative_ratio,
@@ -215,7 +214,7 @@ def _mine(
     if mining == "image":
         wanted = tf.cast(negative_ratio * per_image, tf.int32)
         wanted = tf.maximum(wanted, min_negatives)
-        return mine_per_image(negative_loss, candidates, wanted)
+        return mine_per_image(class_loss, candidates, wanted)
     background = tf.stop_gradient(tf.nn.softmax(logits)[..., 0])
     wanted = tf.cast(negative_ratio * tf.reduce_sum(per_image), tf.int32)
     wanted += tf.shape(logits)[0]
