@@ -20,7 +20,8 @@ from absl import flags
 
 from ssd_tf import command, config_flags
 from ssd_tf.command import UserError
-from ssd_tf.config import PRESETS, Config, LossParams, TrainParams
+from ssd_tf.config import Config, LossParams, TrainParams
+from ssd_tf.presets import PRESETS
 
 FLAGS = flags.FlagValues()
 config_flags.define_dataset(FLAGS, split="train")

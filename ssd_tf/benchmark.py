@@ -19,7 +19,7 @@ from absl import flags
 
 from ssd_tf import command, files
 from ssd_tf.command import UserError
-from ssd_tf.config import PRESETS
+from ssd_tf.presets import PRESETS
 
 STAGES = (
     "decode",

@@ -1,7 +1,8 @@
-"""Every constant of SSD once, with its source, and the presets.
+"""The settings of a net and of its training, and their file.
 
-A preset is a row of data: the same functions build all of them. Nothing here
-imports TensorFlow, so a client or a data tool can read a model's settings.
+Every constant of SSD stands once, here or in `ssd_tf.presets`, with its
+source. Nothing here imports TensorFlow, so a client or a data tool can read a
+model's settings.
 
 Sources: "paper" is Liu et al., SSD: Single Shot MultiBox Detector, 2016
 (arXiv 1512.02325v5); "ssd_pascal.py" and "ssd_coco.py" are in examples/ssd of
@@ -18,7 +19,7 @@ from ssd_tf import files
 from ssd_tf.command import UserError
 
 CONFIG_FILE = "config.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,37 +39,52 @@ class ExtraBlock:
 class SSDParams:
     """What a network is: input, trunk, feature layers, anchors.
 
-    The fields up to `prior_scaling` have the port's names and meanings.
+    The fields up to `prior_scaling` have the port's names and meanings, but
+    for `anchor_clip`.
     """
 
     img_shape: tuple[int, int]  # height, width of the input, pixels
     num_classes: int  # with the background, class 0
     feat_layers: tuple[str, ...]  # end points that carry a head
-    feat_shapes: tuple[tuple[int, int], ...]  # height, width, cells
     # Smallest and largest anchor as a share of the input, from which the
     # sizes were made (min_ratio and max_ratio of ssd_pascal.py); a record.
     anchor_size_bounds: tuple[float, float]
     # Per layer the side of the small square anchor and of the next layer's,
-    # pixels: the second square has their geometric mean (paper, 2.2).
+    # pixels: the second square has their geometric mean (paper, 2.2). Without
+    # a second square where the next side is 0.
     anchor_sizes: tuple[tuple[float, float], ...]
     anchor_ratios: tuple[tuple[float, ...], ...]  # width / height
-    anchor_steps: tuple[float, ...]  # distance of neighbour cells, pixels
     # > 0: L2-normalise the layer, starting at this scale (ParseNet; 20 for
     # conv4_3 in ssd_pascal.py).
     normalizations: tuple[float, ...]
+    # Height and width of every layer, cells, and the distance of neighbour
+    # cells in y and x, pixels. The built net says what they are, see `SSDNet`.
+    feat_shapes: tuple[tuple[int, int], ...] = ()
+    anchor_steps: tuple[tuple[float, float], ...] = ()
     anchor_offset: float = 0.5  # of a cell's centre, cells
+    # What is cut off at the borders of the image: nothing (Caffe, the port),
+    # sizes (torchvision) or centres and sizes (ssd.pytorch).
+    anchor_clip: str = "none"
     # The variances of ssd_pascal.py, for cx, cy, w, h.
     prior_scaling: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
 
     model_name: str = ""
-    trunk: str = "vgg"
+    # vgg_16, resnet_v1_50 (101, 152) or a model of keras.applications.
+    trunk: str = "vgg_16"
+    # Whose definition of the trunk: where it pads and strides, and its batch
+    # norm's epsilon. It travels with the weights.
+    trunk_variant: str = "keras"
     width_multiplier: float = 1.0  # of a MobileNet trunk
+    # > 0: a feature pyramid (Lin et al., 2017) of so many channels.
+    fpn_channels: int = 0
     extra_blocks: tuple[ExtraBlock, ...] = ()
+    batch_norm: bool = False  # in the extra layers and the pyramid
     separable: bool = False  # SSDLite: depthwise extra layers and heads
     # The port drops out half after conv6 and conv7, Caffe nothing.
     dropout_rate: float = 0.0
-    image_mean: tuple[float, float, float] = (123.0, 117.0, 104.0)  # RGB
-    image_scale: float = 1.0  # multiplies the pixel minus its mean
+    # RGB; the input is (pixel - mean) * scale. They travel with the weights.
+    image_mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
+    image_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @property
     def no_annotation_label(self) -> int:
@@ -78,148 +94,18 @@ class SSDParams:
     @property
     def anchors_per_cell(self) -> tuple[int, ...]:
         """Number of anchors in a cell of each layer."""
-        return tuple(2 + len(ratios) for ratios in self.anchor_ratios)
-
-
-_TWO = (2.0, 0.5)
-_THREE = (2.0, 0.5, 3.0, 1.0 / 3.0)
-_SSD_300_BLOCKS = (
-    ExtraBlock(256, 512),
-    ExtraBlock(128, 256),
-    ExtraBlock(128, 256, stride=1, padding=0),
-    ExtraBlock(128, 256, stride=1, padding=0),
-)
-# The port's and ssd_coco.py's anchors, 21 pixels and up: 8732 of them.
-SSD_300_VGG = SSDParams(
-    model_name="ssd_300_vgg",
-    img_shape=(300, 300),
-    num_classes=21,
-    feat_layers=("block4", "block7", "block8", "block9", "block10", "block11"),
-    feat_shapes=((38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)),
-    anchor_size_bounds=(0.15, 0.90),
-    anchor_sizes=(
-        (21.0, 45.0),
-        (45.0, 99.0),
-        (99.0, 153.0),
-        (153.0, 207.0),
-        (207.0, 261.0),
-        (261.0, 315.0),
-    ),
-    anchor_ratios=(_TWO, _THREE, _THREE, _THREE, _TWO, _TWO),
-    anchor_steps=(8, 16, 32, 64, 100, 300),
-    normalizations=(20, -1, -1, -1, -1, -1),
-    extra_blocks=_SSD_300_BLOCKS,
-)
-# The anchors of ssd_pascal.py, for weights trained on VOC alone.
-SSD_300_VGG_VOC = dataclasses.replace(
-    SSD_300_VGG,
-    model_name="ssd_300_vgg_voc",
-    anchor_size_bounds=(0.20, 0.90),
-    anchor_sizes=(
-        (30.0, 60.0),
-        (60.0, 111.0),
-        (111.0, 162.0),
-        (162.0, 213.0),
-        (213.0, 264.0),
-        (264.0, 315.0),
-    ),
-)
-# The port's and ssd_coco.py's SSD512: 24564 anchors.
-SSD_512_VGG = dataclasses.replace(
-    SSD_300_VGG,
-    model_name="ssd_512_vgg",
-    img_shape=(512, 512),
-    feat_layers=SSD_300_VGG.feat_layers + ("block12",),
-    feat_shapes=(
-        (64, 64),
-        (32, 32),
-        (16, 16),
-        (8, 8),
-        (4, 4),
-        (2, 2),
-        (1, 1),
-    ),
-    anchor_size_bounds=(0.10, 0.90),
-    anchor_sizes=(
-        (20.48, 51.2),
-        (51.2, 133.12),
-        (133.12, 215.04),
-        (215.04, 296.96),
-        (296.96, 378.88),
-        (378.88, 460.8),
-        (460.8, 542.72),
-    ),
-    anchor_ratios=(_TWO, _THREE, _THREE, _THREE, _THREE, _TWO, _TWO),
-    anchor_steps=(8, 16, 32, 64, 128, 256, 512),
-    normalizations=(20, -1, -1, -1, -1, -1, -1),
-    extra_blocks=(
-        ExtraBlock(256, 512),
-        ExtraBlock(128, 256),
-        ExtraBlock(128, 256),
-        ExtraBlock(128, 256),
-        ExtraBlock(128, 256, stride=1, kernel=4),
-    ),
-)
-# SSDLite (Sandler et al., MobileNetV2, 2018, section 6.2) on SSD300's anchors.
-# Unlike theirs it has a source at stride 8, for objects of 20 pixels.
-SSD_300_MOBILENET_V2 = dataclasses.replace(
-    SSD_300_VGG,
-    model_name="ssd_300_mobilenet_v2",
-    trunk="mobilenet_v2",
-    feat_layers=("stride8", "stride16", "stride32", "extra1", "extra2")
-    + ("extra3",),
-    normalizations=(-1,) * 6,
-    extra_blocks=(
-        ExtraBlock(256, 512),
-        ExtraBlock(128, 256),
-        ExtraBlock(128, 256, stride=1, padding=0),
-    ),
-    separable=True,
-    image_mean=(127.5, 127.5, 127.5),
-    image_scale=1 / 127.5,
-)
-# A third of the channels, for training on CPUs.
-SSD_300_MOBILENET_V2_035 = dataclasses.replace(
-    SSD_300_MOBILENET_V2,
-    model_name="ssd_300_mobilenet_v2_035",
-    width_multiplier=0.35,
-)
-# For CPUs and the built-in data: 1364 anchors, 0.5 million parameters.
-SSD_128_MOBILENET_V2 = dataclasses.replace(
-    SSD_300_MOBILENET_V2,
-    model_name="ssd_128_mobilenet_v2",
-    width_multiplier=0.35,
-    img_shape=(128, 128),
-    feat_layers=("stride8", "stride16", "stride32", "extra1", "extra2"),
-    feat_shapes=((16, 16), (8, 8), (4, 4), (2, 2), (1, 1)),
-    anchor_size_bounds=(0.15, 0.80),
-    anchor_sizes=(
-        (19.2, 32.0),
-        (32.0, 51.2),
-        (51.2, 76.8),
-        (76.8, 102.4),
-        (102.4, 128.0),
-    ),
-    anchor_ratios=(_TWO,) * 5,
-    anchor_steps=(8, 16, 32, 64, 128),
-    normalizations=(-1,) * 5,
-    extra_blocks=(ExtraBlock(64, 128), ExtraBlock(64, 128)),
-)
-PRESETS = {
-    params.model_name: params
-    for params in (
-        SSD_300_VGG,
-        SSD_300_VGG_VOC,
-        SSD_512_VGG,
-        SSD_300_MOBILENET_V2,
-        SSD_300_MOBILENET_V2_035,
-        SSD_128_MOBILENET_V2,
-    )
-}
+        return tuple(
+            (2 if following else 1) + len(ratios)
+            for (_, following), ratios in zip(
+                self.anchor_sizes, self.anchor_ratios, strict=True
+            )
+        )
 
 
 # What the settings below may be, by field.
 CHOICES = {
+    "anchor_clip": ("none", "sizes", "all"),
+    "trunk_variant": ("keras", "slim", "torchvision"),
     "mining": ("image", "batch"),
     "normalizer": ("positives", "batch_size"),
     "optimizer": (

@@ -9,7 +9,7 @@ import os
 import pathlib
 from typing import Any
 
-from ssd_tf import command, config
+from ssd_tf import command, presets
 from ssd_tf.config import Config, TrainParams
 
 RUN_DIR = "runs/shapes"
@@ -59,7 +59,7 @@ def default_run(
         convert.convert("voc", [raw], data, ["train", "test"], num_workers=1)
     class_names = tuple(catalog.class_names(data))
     params = dataclasses.replace(
-        config.PRESETS[MODEL_NAME], num_classes=len(class_names) + 1
+        presets.PRESETS[MODEL_NAME], num_classes=len(class_names) + 1
     )
     net = train.train(
         Config(params, class_names, training),

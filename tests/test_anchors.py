@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from ssd_tf import anchors as anchor_boxes
-from ssd_tf.config import PRESETS, SSD_300_VGG, SSD_300_VGG_VOC
+from ssd_tf.nets.ssd import SSDNet
+from ssd_tf.presets import PRESETS, SSD_300_VGG, SSD_300_VGG_VOC
 
 
-def flat(params):
-    return anchor_boxes.flatten_anchors(
-        anchor_boxes.ssd_anchors_all_layers(params)
-    )
+@pytest.fixture(scope="module")
+def vgg():
+    return SSDNet(SSD_300_VGG)
 
 
 def test_one_layer_by_hand():
@@ -43,7 +43,7 @@ def test_offset_moves_the_centres():
     [(0, [0.1, math.sqrt(1800) / 300]), (5, [264 / 300, 0.961249])],
 )
 def test_voc_preset_has_the_anchors_of_ssd_pascal(layer, sizes):
-    _, _, h, w = anchor_boxes.ssd_anchors_all_layers(SSD_300_VGG_VOC)[layer]
+    _, _, h, w = SSDNet(SSD_300_VGG_VOC).anchors()[layer]
     np.testing.assert_allclose(h[:2], sizes, rtol=1e-6)
     np.testing.assert_allclose(w[:2], sizes, rtol=1e-6)
 
@@ -69,25 +69,10 @@ def test_sizes_follow_from_the_bounds_as_in_caffe(name, first_percent, layers):
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("ssd_300_vgg", 8732),
-        ("ssd_300_vgg_voc", 8732),
-        ("ssd_512_vgg", 24564),
-        ("ssd_300_mobilenet_v2", 8732),
-        ("ssd_128_mobilenet_v2", 1364),
-    ],
-)
-def test_number_of_anchors(name, number):
-    assert flat(PRESETS[name]).shape == (number, 4)
-    assert flat(PRESETS[name]).dtype == np.float32
-
-
-def test_flat_order_is_layer_row_column_anchor():
-    flat_anchors = flat(SSD_300_VGG)
+def test_flat_order_is_layer_row_column_anchor(vgg):
+    flat_anchors = vgg.flat_anchors
     layer, row, column, anchor = 1, 3, 17, 4
-    y, x, h, w = anchor_boxes.ssd_anchors_all_layers(SSD_300_VGG)[layer]
+    y, x, h, w = vgg.anchors()[layer]
     index = 38 * 38 * 4 + (row * 19 + column) * 6 + anchor
     expected = [y[row, column, 0], x[row, column, 0], h[anchor], w[anchor]]
     np.testing.assert_array_equal(flat_anchors[index], expected)
@@ -95,16 +80,15 @@ def test_flat_order_is_layer_row_column_anchor():
     assert w[anchor] / h[anchor] == pytest.approx(3)
 
 
-def test_centres_and_sizes_are_not_clipped():
-    flat_anchors = flat(SSD_300_VGG)
+def test_centres_and_sizes_are_not_clipped(vgg):
+    flat_anchors = vgg.flat_anchors
     # Row 9 of block8, and the lying anchor of block11: 1.2304 wide.
     assert flat_anchors[:, 0].max() == pytest.approx(9.5 * 32 / 300)
     assert flat_anchors[:, 3].max() == pytest.approx(261 / 300 * 2**0.5)
 
 
-def test_another_image_shape():
-    layers = anchor_boxes.ssd_anchors_all_layers(SSD_300_VGG, (600, 300))
-    before = anchor_boxes.ssd_anchors_all_layers(SSD_300_VGG)
+def test_another_image_shape(vgg):
+    layers, before = vgg.anchors((600, 300)), vgg.anchors()
     for (y, x, h, w), (y_0, x_0, h_0, w_0) in zip(layers, before, strict=True):
         np.testing.assert_allclose(y, y_0 / 2, rtol=1e-6)
         np.testing.assert_allclose(h, h_0 / 2, rtol=1e-6)
@@ -112,7 +96,55 @@ def test_another_image_shape():
         np.testing.assert_array_equal(w, w_0)
 
 
-def test_layers_that_do_not_agree_in_number_are_refused():
-    params = dataclasses.replace(SSD_300_VGG, anchor_steps=(8, 16))
+def test_layers_that_do_not_agree_in_number_are_refused(vgg):
+    params = dataclasses.replace(vgg.params, anchor_steps=(8, 16))
     with pytest.raises(ValueError):
         anchor_boxes.ssd_anchors_all_layers(params)
+
+
+def test_a_preset_as_it_stands_has_no_anchors():
+    with pytest.raises(ValueError, match="^feat_shapes is empty"):
+        anchor_boxes.ssd_anchors_all_layers(SSD_300_VGG)
+
+
+@pytest.mark.parametrize(
+    ("img_shape", "cells", "expected"),
+    [
+        # What ssd_pascal.py types for SSD300 and SSD512.
+        ((300, 300), (38, 19, 10, 5, 3, 1), (8, 16, 32, 64, 100, 300)),
+        (
+            (512, 512),
+            (64, 32, 16, 8, 4, 2, 1),
+            (8, 16, 32, 64, 128, 256, 512),
+        ),
+    ],
+)
+def test_steps_are_those_of_caffe(img_shape, cells, expected):
+    steps = anchor_boxes.steps(img_shape, [(n, n) for n in cells])
+    assert steps == tuple((step, step) for step in expected)
+
+
+def test_steps_of_rows_and_columns():
+    # 38 rows of 8 are 304 of 300 pixels; 4 columns of 32 were 128 of 100.
+    assert anchor_boxes.steps((300, 100), [(38, 4)]) == ((8, 25),)
+
+
+def test_a_layer_without_a_second_square():
+    layer = anchor_boxes.ssd_anchor_one_layer(
+        (100, 100), (1, 1), (20, 0), (4.0,), step=100
+    )
+    np.testing.assert_allclose(layer[2], [0.2, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(layer[3], [0.2, 0.4], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("clip", "centre", "width"),
+    [("none", 1.5, 1.2), ("sizes", 1.5, 1), ("all", 1, 1)],
+)
+def test_clipping(clip, centre, width):
+    y, x, h, w = anchor_boxes.ssd_anchor_one_layer(
+        (100, 100), (2, 2), (60, 0), (4.0,), step=100, clip=clip
+    )
+    assert y[1, 1, 0] == x[1, 1, 0] == centre
+    np.testing.assert_allclose(w, [0.6, width], rtol=1e-6)
+    np.testing.assert_allclose(h, [0.6, 0.3], rtol=1e-6)

@@ -5,11 +5,11 @@ import pytest
 import tensorflow as tf
 
 from ssd_tf import detection, encoder
-from ssd_tf.anchors import flatten_anchors, ssd_anchors_all_layers
 from ssd_tf.boxes import iou_matrix
-from ssd_tf.config import SSD_128_MOBILENET_V2
+from ssd_tf.nets.ssd import SSDNet
+from ssd_tf.presets import SSD_128_MOBILENET_V2
 
-ANCHORS = flatten_anchors(ssd_anchors_all_layers(SSD_128_MOBILENET_V2))
+ANCHORS = SSDNet(SSD_128_MOBILENET_V2).flat_anchors
 NUMBER = len(ANCHORS)
 ONE_ANCHOR = np.array([[0.5, 0.5, 0.2, 0.2]], np.float32)
 

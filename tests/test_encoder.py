@@ -9,12 +9,11 @@ import tensorflow as tf
 
 from ssd_tf import boxes as geometry
 from ssd_tf import encoder
-from ssd_tf.anchors import flatten_anchors, ssd_anchors_all_layers
-from ssd_tf.config import SSD_128_MOBILENET_V2, SSD_300_VGG
 from ssd_tf.nets.ssd import SSDNet
+from ssd_tf.presets import SSD_128_MOBILENET_V2, SSD_300_VGG
 
-ANCHORS = flatten_anchors(ssd_anchors_all_layers(SSD_128_MOBILENET_V2))
-ANCHORS_300 = flatten_anchors(ssd_anchors_all_layers(SSD_300_VGG))
+ANCHORS = SSDNet(SSD_128_MOBILENET_V2).flat_anchors
+ANCHORS_300 = SSDNet(SSD_300_VGG).flat_anchors
 # Two anchors for numbers by hand, in centre form.
 TWO_ANCHORS = np.array([[0.5, 0.5, 0.5, 0.5], [0.1, 0.1, 0.2, 0.2]], "f")
 BAD_BOXES = {

@@ -14,6 +14,7 @@ FLAGS = {"command", "config_flags"}
 CORE = {
     "boxes": set(),
     "config": {"command", "files"},
+    "presets": {"command", "config"},
     "anchors": {"config"},
     "encoder": {"boxes"},
     "losses": {"config"},
@@ -25,21 +26,25 @@ CORE = {
     "command": set(),
     "nets.layers": set(),
     "nets.vgg": {"nets.layers"},
-    "nets.mobilenet": set(),
+    "nets.applications": set(),
+    "nets.fpn": {"nets.layers"},
+    "nets.resnet": {"nets.layers"},
     "nets.ssd": {
         "anchors",
         "config",
         "detection",
         "encoder",
         "losses",
+        "nets.applications",
+        "nets.fpn",
         "nets.layers",
-        "nets.mobilenet",
+        "nets.resnet",
         "nets.vgg",
     },
-    "nets.nets_factory": {"command", "config", "nets.ssd"},
+    "nets.nets_factory": {"command", "nets.ssd", "presets"},
 }
 LIGHT = ["ssd_tf", "ssd_tf.config", "ssd_tf.anchors", "ssd_tf.boxes"]
-LIGHT += ["ssd_tf.command", "ssd_tf.files"]
+LIGHT += ["ssd_tf.command", "ssd_tf.files", "ssd_tf.presets"]
 
 
 def imported(source):
@@ -134,7 +139,7 @@ def test_the_core_is_layered(name):
         for other in names
         if other != name and f"ssd_tf.{other}" in names[name]
     }
-    assert known <= CORE[name] | {"nets", "metrics"}
+    assert known <= CORE[name] | {"nets", "metrics", "weights"}
 
 
 def test_light_modules_do_not_load_tensorflow(run_script):
@@ -149,8 +154,8 @@ print([name for name in heavy if name in sys.modules])
 def test_numpy_geometry_does_not_load_tensorflow(run_script):
     script = """
 import sys
-from ssd_tf import anchors, boxes, config
-layers = anchors.ssd_anchors_all_layers(config.SSD_300_VGG)
+from ssd_tf import anchors, boxes
+layers = [anchors.ssd_anchor_one_layer((300,) * 2, (38,) * 2, (21, 45), (), 8)]
 corners = boxes.to_corners(anchors.flatten_anchors(layers))
 boxes.iou_matrix(corners[:9], corners), boxes.clip(corners)
 print("tensorflow" in sys.modules)

@@ -8,7 +8,8 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_tf import input_pipeline
-from ssd_tf.config import CHOICES, SSD_128_MOBILENET_V2, SSD_300_VGG
+from ssd_tf.config import CHOICES
+from ssd_tf.presets import SSD_128_MOBILENET_V2, SSD_300_VGG
 
 RED, BLUE = (200, 40, 40), (40, 40, 200)
 PARAMS = SSD_128_MOBILENET_V2

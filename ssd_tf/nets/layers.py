@@ -3,7 +3,7 @@
 The one module that knows tf_slim, and of it only `arg_scope`. A scope is a
 dotted path such as `conv1.conv1_1` and becomes the Keras layer's name (which
 may not contain a slash), so that every variable has the name that the port's
-checkpoints give it, see `port_variable_name`. Nothing here knows of SSD.
+checkpoints give it, see `variable_name`. Nothing here knows of SSD.
 """
 
 import contextlib
@@ -223,11 +223,10 @@ def synchronize_batch_norm(model: keras.Model) -> None:
             layer.synchronized = True
 
 
-def port_variable_name(model_scope: str, variable: keras.Variable) -> str:
-    """The name that the port's checkpoint gives to a variable.
+def variable_name(variable: keras.Variable) -> str:
+    """A variable's name in slim's style, as in the port's checkpoints.
 
-    `conv1.conv1_1/kernel` is `MODEL_SCOPE/conv1/conv1_1/weights`.
+    `conv1.conv1_1/kernel` is `conv1/conv1_1/weights`.
     """
     layer, name = variable.path.rsplit("/", 1)
-    name = _VARIABLE_NAMES.get(name, name)
-    return "/".join([model_scope, layer.replace(".", "/"), name])
+    return f"{layer.replace('.', '/')}/{_VARIABLE_NAMES.get(name, name)}"

@@ -13,8 +13,13 @@ import tensorflow as tf
 
 from ssd_tf import anchors as anchor_boxes
 from ssd_tf import detection, encoder, losses
-from ssd_tf.config import DetectionParams, ExtraBlock, SSDParams
-from ssd_tf.nets import mobilenet, vgg
+from ssd_tf.config import (
+    DetectionParams,
+    ExtraBlock,
+    SSDParams,
+    check_choice,
+)
+from ssd_tf.nets import applications, fpn, resnet, vgg
 from ssd_tf.nets.layers import (
     arg_scope,
     batch_norm,
@@ -22,26 +27,34 @@ from ssd_tf.nets.layers import (
     dtype_policy,
     l2_normalization,
     pad2d,
-    port_variable_name,
     separable_conv2d,
+    variable_name,
 )
 
 
 def ssd_arg_scope(params: SSDParams):
-    """Defaults of the layers: ReLU; SSDLite: batch norm and ReLU6."""
-    if not params.separable:
-        return arg_scope([conv2d], activation_fn="relu")
+    """Defaults of the layers: ReLU, or ReLU6 in SSDLite; batch norm or not."""
     return arg_scope(
         [conv2d, separable_conv2d],
-        activation_fn="relu6",
-        normalizer_fn=batch_norm,
+        activation_fn="relu6" if params.separable else "relu",
+        normalizer_fn=batch_norm if params.batch_norm else None,
     )
 
 
-def _trunk(inputs, params: SSDParams):
-    if params.trunk == "vgg":
+def trunk(inputs: Any, params: SSDParams) -> tuple[Any, dict]:
+    """The base network: its last tensor and its end points.
+
+    Raises:
+      ValueError: nobody knows a trunk or a variant of that name.
+    """
+    check_choice("trunk_variant", params.trunk_variant)
+    if params.trunk == "vgg_16":
         return vgg.vgg_16(inputs, params.dropout_rate)
-    return mobilenet.mobilenet_v2(inputs, params.width_multiplier)
+    if params.trunk in resnet.UNITS:
+        return resnet.resnet_v1(inputs, params.trunk, params.trunk_variant)
+    return applications.application(
+        inputs, params.trunk, params.trunk_variant, params.width_multiplier
+    )
 
 
 def extra_layer(inputs: Any, block: ExtraBlock, separable: bool, scope: str):
@@ -96,7 +109,14 @@ def ssd_multibox_layer(
         if separable:
             out = separable_conv2d(net, channels, 3, **options)
         else:
-            out = conv2d(net, channels, 3, activation_fn=None, **options)
+            out = conv2d(
+                net,
+                channels,
+                3,
+                activation_fn=None,
+                normalizer_fn=None,
+                **options,
+            )
         shape = (*out.shape[1:3], num_anchors, values)
         return keras.layers.Reshape(
             shape, dtype="float32", name=f"{scope}.{kind}"
@@ -118,23 +138,31 @@ def ssd_net(inputs: Any, params: SSDParams) -> dict[str, Any]:
       `logits` and `localisations`: lists over `params.feat_layers`;
       `end_points`: dict of all named feature maps.
     """
+    in_trunk = len(params.feat_layers) - len(params.extra_blocks)
     with ssd_arg_scope(params):
-        net, end_points = _trunk(inputs, params)
-        in_trunk = len(params.feat_layers) - len(params.extra_blocks)
+        net, end_points = trunk(inputs, params)
+        sources = _sources(end_points, params.feat_layers[:in_trunk])
+        if params.fpn_channels:
+            sources = fpn.feature_pyramid(
+                sources, params.fpn_channels, params.separable
+            )
+            net = sources[-1]
         extra_names = params.feat_layers[in_trunk:]
         for name, block in zip(extra_names, params.extra_blocks, strict=True):
             net = extra_layer(net, block, params.separable, scope=name)
             end_points[name] = net
+            sources.append(net)
         heads = [
             ssd_multibox_layer(
-                end_points[name],
+                source,
                 params.num_classes,
                 num_anchors,
                 normalization,
                 params.separable,
                 scope=f"{name}_box",
             )
-            for name, num_anchors, normalization in zip(
+            for source, name, num_anchors, normalization in zip(
+                sources,
                 params.feat_layers,
                 params.anchors_per_cell,
                 params.normalizations,
@@ -147,6 +175,16 @@ def ssd_net(inputs: Any, params: SSDParams) -> dict[str, Any]:
         "localisations": localisations,
         "end_points": end_points,
     }
+
+
+def _sources(end_points: dict[str, Any], names: Sequence[str]) -> list[Any]:
+    missing = [name for name in names if name not in end_points]
+    if missing:
+        raise ValueError(
+            f"the trunk has no end point {missing[0]!r}, only "
+            f"{', '.join(end_points)}"
+        )
+    return [end_points[name] for name in names]
 
 
 class SSDNet:
@@ -176,7 +214,12 @@ class SSDNet:
         feat_shapes = tuple(
             tuple(layer.shape[1:3]) for layer in outputs["logits"]
         )
-        self.params = dataclasses.replace(params, feat_shapes=feat_shapes)
+        self.params = dataclasses.replace(
+            params,
+            feat_shapes=feat_shapes,
+            anchor_steps=params.anchor_steps
+            or anchor_boxes.steps(params.img_shape, feat_shapes),
+        )
         self.flat_anchors = anchor_boxes.flatten_anchors(self.anchors())
 
     def net(self, images: tf.Tensor, is_training: bool = False) -> tuple:
@@ -321,12 +364,23 @@ class SSDNet:
             logits, localisations, gclasses, glocalisations, gscores, **options
         )
 
+    @property
+    def model_scope(self) -> str:
+        """First part of the names in the port's checkpoints."""
+        return self.params.model_name.removesuffix("_voc")
+
+    def variables_by_name(self) -> dict[str, keras.Variable]:
+        """Every variable under its slim name, such as `conv6/weights`."""
+        return {
+            variable_name(variable): variable
+            for variable in self.model.variables
+        }
+
     def variables_by_port_name(self) -> dict[str, keras.Variable]:
         """Every variable under the name of the port's checkpoints."""
-        scope = self.params.model_name.removesuffix("_voc")
         return {
-            port_variable_name(scope, variable): variable
-            for variable in self.model.variables
+            f"{self.model_scope}/{name}": variable
+            for name, variable in self.variables_by_name().items()
         }
 
 

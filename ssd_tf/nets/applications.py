@@ -1,0 +1,151 @@
+"""Any model of keras.applications as a trunk: image -> end points.
+
+Keras's own definitions, so that their ImageNet weights load by layer name.
+Knows nothing of classes or anchors.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+STRIDES = (4, 8, 16, 32)
+# Epsilon of batch norm where the weights do not come from Keras or slim.
+_TORCH_EPSILON = 1e-5
+
+
+def application(
+    inputs: Any,
+    name: str,
+    variant: str = "keras",
+    width_multiplier: float = 1.0,
+    batch_norm_decay: float = 0.99,
+) -> tuple[Any, dict]:
+    """A classifier of keras.applications without its top.
+
+    Args:
+      inputs: Keras tensor `[B, h, w, 3]`, RGB, whitened, see `whitening`.
+      name: a function of keras.applications, such as `MobileNetV2`.
+      variant: `torchvision` pads convolutions of stride 2 on all sides, where
+        Keras and slim pad an even input on two only.
+      width_multiplier: of all channels (the `alpha` of a MobileNet).
+      batch_norm_decay: of the moving averages. keras.applications sets
+        0.999, with which a run of some hundred steps is evaluated on
+        averages that still remember their initial values.
+
+    Returns:
+      The last tensor, and those end points of `stride4`, `stride8`,
+      `stride16` and `stride32` that the model has: the last of the widest
+      tensors of each, such as the expanded one before a MobileNet's next
+      stride (Sandler et al., 2018, section 6.2).
+
+    Raises:
+      ValueError: keras.applications has no such model.
+    """
+    options = {} if width_multiplier == 1.0 else {"alpha": width_multiplier}
+    trunk = model_function(name)(
+        input_tensor=inputs, include_top=False, weights=None, **options
+    )
+    if variant == "torchvision":
+        trunk = _padded_on_all_sides(trunk, inputs)
+    for layer in trunk.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = batch_norm_decay
+            if variant == "torchvision":
+                layer.epsilon = _TORCH_EPSILON
+    return trunk.output, _end_points(trunk, inputs.shape[1])
+
+
+def model_function(name: str) -> Callable[..., keras.Model]:
+    """The function of keras.applications that makes a model.
+
+    Raises:
+      ValueError: there is none of that name.
+    """
+    make = getattr(keras.applications, name, None)
+    if not callable(make):
+        raise ValueError(f"keras.applications has no model {name!r}")
+    return make
+
+
+def whitening(name: str) -> tuple[tuple, tuple, bool]:
+    """How a model of keras.applications wants its images.
+
+    Args:
+      name: a function of keras.applications.
+
+    Returns:
+      Mean and scale for RGB, three numbers each: the input is
+      `(pixel - mean) * scale`; and whether the first convolution of its
+      published weights takes BGR, which importing them turns around.
+    """
+    module = importlib.import_module(model_function(name).__module__)
+    # Black, then white in one of the channels: it is linear in each.
+    pixels = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)])
+    black, *bright = module.preprocess_input(pixels[:, None, None])[:, 0, 0]
+    slopes = (np.array(bright) - black) / 255  # [channel in, channel out]
+    bgr = slopes[0, 0] == 0
+    order = slice(None, None, -1) if bgr else slice(None)
+    scale = np.diagonal(slopes[:, order])
+    mean = 0.0 - black[order] / scale
+    return tuple(mean.tolist()), tuple(scale.tolist()), bool(bgr)
+
+
+def _end_points(trunk: keras.Model, height: int) -> dict[str, Any]:
+    """The last of the tensors with most channels for every stride, and the end.
+
+    Only so is it the whole of what a model with branches knows there.
+    """
+    end_points: dict[str, Any] = {}
+    for layer in trunk.layers:
+        tensor = layer.output
+        # What is padded for the next stride is no feature map of this one.
+        padded = isinstance(layer, keras.layers.ZeroPadding2D)
+        if len(tensor.shape) != 4 or padded:
+            continue
+        name = _stride_name(height, tensor)
+        known = end_points.get(name, tensor)
+        if tensor.shape[-1] >= known.shape[-1]:
+            end_points[name] = tensor
+    end_points[_stride_name(height, trunk.output)] = trunk.output
+    wanted = [f"stride{stride}" for stride in STRIDES]
+    return {name: end_points[name] for name in wanted if name in end_points}
+
+
+def _stride_name(height: int, tensor: Any) -> str:
+    return f"stride{2 ** round(np.log2(height / tensor.shape[1]))}"
+
+
+def _padded_on_all_sides(trunk: keras.Model, inputs: Any) -> keras.Model:
+    """The same model; one cell more on every side where Keras pads two."""
+
+    def pads_itself(config: dict) -> bool:
+        return (
+            config.get("padding") == "same"
+            and max(config["strides"]) > 1
+            and max(config["kernel_size"]) > 1
+        )
+
+    def clone(layer):
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.ZeroPadding2D):
+            config["padding"] = 1
+        elif "kernel_size" in config and pads_itself(config):
+            config["padding"] = "valid"
+        return layer.__class__.from_config(config)
+
+    def call(layer, *args, **kwargs):
+        config = trunk.get_layer(layer.name).get_config()
+        if "kernel_size" in config and pads_itself(config):
+            pad = keras.layers.ZeroPadding2D(1, name=f"{layer.name}_pad")
+            args = (pad(args[0]), *args[1:])
+        return layer(*args, **kwargs)
+
+    return keras.models.clone_model(
+        trunk,
+        input_tensors=keras.tree.pack_sequence_as(trunk.input, [inputs]),
+        clone_function=clone,
+        call_function=call,
+    )

@@ -1,0 +1,1 @@
+"""Weights of other software: one source format a file."""

@@ -1,0 +1,79 @@
+"""Puts imported arrays into a net, and says what fitted."""
+
+import dataclasses
+
+import numpy as np
+
+from ssd_tf.config import SSDParams
+from ssd_tf.nets.ssd import SSDNet
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """How a file's weights and a net's variables went together."""
+
+    matched: tuple[str, ...]  # names of the net's variables
+    missing: tuple[str, ...]  # of the net's that should have been there
+    fresh: tuple[str, ...]  # of the net's that nobody expected there
+    # Of the net's, with the shape it has and the shape that came.
+    mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    unused: tuple[str, ...]  # names in the file
+
+    @property
+    def complete(self) -> bool:
+        """Nothing required is missing or has another shape."""
+        return not self.missing and not self.mismatched
+
+
+def in_trunk(name: str, params: SSDParams) -> bool:
+    """Whether a variable is the base network's.
+
+    Args:
+      name: of `SSDNet.variables_by_name`.
+      params: of the net.
+    """
+    scope = name.split("/", 1)[0]
+    in_trunk_layers = len(params.feat_layers) - len(params.extra_blocks)
+    extras = params.feat_layers[in_trunk_layers:]
+    return not scope.endswith("_box") and scope not in (*extras, "fpn")
+
+
+def assign(
+    net: SSDNet,
+    variables: dict[str, np.ndarray],
+    detector: bool,
+    unused: tuple[str, ...] = (),
+) -> Report:
+    """Assigns all arrays that fit.
+
+    Args:
+      net: to be filled.
+      variables: arrays by the names of `SSDNet.variables_by_name`.
+      detector: all of the net's variables are expected, else the trunk's.
+      unused: names in the file that nobody took.
+
+    Returns:
+      What was done. Names in `variables` that the net does not have count as
+      unused.
+    """
+    matched, missing, fresh, mismatched = [], [], [], []
+    ours = net.variables_by_name()
+    for name, variable in ours.items():
+        if name not in variables:
+            expected = detector or in_trunk(name, net.params)
+            (missing if expected else fresh).append(name)
+        elif variables[name].shape != tuple(variable.shape):
+            mismatched.append(
+                (name, tuple(variable.shape), variables[name].shape)
+            )
+        else:
+            variable.assign(variables[name])
+            matched.append(name)
+    strangers = tuple(name for name in variables if name not in ours)
+    return Report(
+        tuple(matched),
+        tuple(missing),
+        tuple(fresh),
+        tuple(mismatched),
+        unused + strangers,
+    )
