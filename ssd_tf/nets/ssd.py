@@ -68,7 +68,10 @@ def extra_layer(inputs: Any, block: ExtraBlock, separable: bool, scope: str):
     """
     size = f"conv{block.kernel}x{block.kernel}"
     net = conv2d(inputs, block.reduction, 1, scope=f"{scope}.conv1x1")
-    net = pad2d(net, block.padding, scope=f"{scope}.pad")
+    # At a smaller input than the preset's, a map may not fill the kernel.
+    lacking = block.kernel - min(net.shape[1:3])
+    padding = max(block.padding, -(-lacking // 2))
+    net = pad2d(net, padding, scope=f"{scope}.pad")
     options = dict(stride=block.stride, padding="VALID")
     if not separable:
         return conv2d(

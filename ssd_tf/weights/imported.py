@@ -52,3 +52,4 @@ class Imported:
     class_names: tuple[str, ...] | None = None
     # A whole SSD; else a classifier, whose net has only the background class.
     detector: bool = True
+    unused: tuple[str, ...] = ()  # the file's names that nothing was made of

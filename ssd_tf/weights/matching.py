@@ -2,10 +2,9 @@
 
 import dataclasses
 
-import numpy as np
-
 from ssd_tf.config import SSDParams
 from ssd_tf.nets.ssd import SSDNet
+from ssd_tf.weights.imported import Imported
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,29 +37,23 @@ def in_trunk(name: str, params: SSDParams) -> bool:
     return not scope.endswith("_box") and scope not in (*extras, "fpn")
 
 
-def assign(
-    net: SSDNet,
-    variables: dict[str, np.ndarray],
-    detector: bool,
-    unused: tuple[str, ...] = (),
-) -> Report:
+def assign(net: SSDNet, imported: Imported) -> Report:
     """Assigns all arrays that fit.
 
+    Of a detector all variables are expected, of a classifier the trunk's.
+
     Args:
-      net: to be filled.
-      variables: arrays by the names of `SSDNet.variables_by_name`.
-      detector: all of the net's variables are expected, else the trunk's.
-      unused: names in the file that nobody took.
+      net: to be filled, of `imported.params`.
+      imported: from a file.
 
     Returns:
-      What was done. Names in `variables` that the net does not have count as
-      unused.
+      What was done. Arrays that the net has no variable for count as unused.
     """
     matched, missing, fresh, mismatched = [], [], [], []
-    ours = net.variables_by_name()
+    ours, variables = net.variables_by_name(), imported.variables
     for name, variable in ours.items():
         if name not in variables:
-            expected = detector or in_trunk(name, net.params)
+            expected = imported.detector or in_trunk(name, net.params)
             (missing if expected else fresh).append(name)
         elif variables[name].shape != tuple(variable.shape):
             mismatched.append(
@@ -75,5 +68,5 @@ def assign(
         tuple(missing),
         tuple(fresh),
         tuple(mismatched),
-        unused + strangers,
+        imported.unused + strangers,
     )
