@@ -12,6 +12,7 @@ setup(
         "ssd_tf",
         "ssd_tf.metrics",
         "ssd_tf.nets",
+        "ssd_tf.weights",
         "ssd_tf.datasets",
     ],
     package_dir={"ssd_tf.datasets": "datasets"},

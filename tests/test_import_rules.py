@@ -8,6 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 # Their flags, and for some the data sets, end here.
 COMMANDS = {"benchmark", "client", "default_run", "detect", "export"}
+COMMANDS |= {"import_weights"}
 # Where flags are made for the commands.
 FLAGS = {"command", "config_flags"}
 # What a module of the core may know of the package, itself left out.

@@ -8,7 +8,8 @@ import zipfile
 import pytest
 from processes import TESTS
 
-COMMANDS = ("train", "eval", "convert", "export", "detect", "benchmark")
+COMMANDS = ("train", "eval", "convert", "export", "detect", "import")
+COMMANDS += ("benchmark",)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,7 @@ def test_the_wheel_cannot_overwrite_hugging_faces_datasets(wheel):
     assert "ssd_tf/datasets/voc.py" in names
     assert "ssd_tf/nets/ssd.py" in names
     assert "ssd_tf/metrics/voc.py" in names
+    assert "ssd_tf/weights/caffe.py" in names
     for command in COMMANDS:
         assert f"ssd-{command} = " in commands
 
