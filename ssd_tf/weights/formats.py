@@ -66,7 +66,11 @@ def load(
     options = {"ema": True} if ema else {}
     if ema and name not in ("port", "slim"):
         raise UserError(f"{path}: --ema is for TF1 checkpoints, not {name}")
-    imported = _module(name).convert(tensors, params, **options)
+    try:
+        imported = _module(name).convert(tensors, params, **options)
+    except UserError as error:
+        # Who converts sees arrays, not the file.
+        raise UserError(f"{path}: {error}") from error
     return dataclasses.replace(imported, unused=tensors.unused)
 
 

@@ -1,0 +1,285 @@
+"""PyTorch state dicts of SSDs and ImageNet classifiers.
+
+torchvision's `ssd300_vgg16`, VGG-16, ResNet-50, -101, -152 and MobileNetV2,
+and `ssd300_mAP_77.43_v2.pth` and `vgg16_reducedfc.pth` of ssd.pytorch
+(amdegroot). Only `read` needs PyTorch, the extra `[torch]`.
+"""
+
+import dataclasses
+import os
+
+import numpy as np
+
+from ssd_tf.command import UserError
+from ssd_tf.config import SSDParams
+from ssd_tf.nets import resnet
+from ssd_tf.presets import PRESETS, SSD_300_VGG, SSD_300_VGG_VOC, resized
+from ssd_tf.weights import pytorch_names
+from ssd_tf.weights.classifier import reduce_fc
+from ssd_tf.weights.imported import Imported, Tensors
+
+# Of VGG-16's fc6 and fc7: weights and biases of each.
+_DENSE_SHAPES = [(4096, 7 * 7 * 512), (4096,), (4096, 4096), (4096,)]
+
+
+def read(path: str | os.PathLike) -> Tensors:
+    """The tensors of a state dict.
+
+    Args:
+      path: a file of `torch.save`: a state dict, or a dict that has one as
+        `state_dict` or `model`.
+
+    Returns:
+      The arrays as they are there, float32 whatever their precision there.
+      Their names lack the `module.` of data parallel training; the counters
+      of batch norm are left out.
+
+    Raises:
+      UserError: PyTorch is missing, or it is no such file.
+    """
+    state = _load(path)
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    tensors = {
+        str(name).removeprefix("module."): tensor.detach().float().numpy()
+        for name, tensor in (state if isinstance(state, dict) else {}).items()
+        if hasattr(tensor, "detach")  # What else a dict may hold is no tensor.
+        and not str(name).endswith("num_batches_tracked")
+    }
+    if not tensors:
+        raise UserError(_no_state_dict(path))
+    return Tensors(tensors)
+
+
+def _load(path: str | os.PathLike) -> object:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"{path}: PyTorch is missing: pip install 'ssd-tf[torch]'"
+        ) from error
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:
+        # What the unpickler raises depends on the bytes that it meets.
+        raise UserError(_no_state_dict(path)) from error
+
+
+def _no_state_dict(path: str | os.PathLike) -> str:
+    return (
+        f"{path}: no PyTorch state dict; write one with "
+        "torch.save(model.state_dict(), FILE)"
+    )
+
+
+def convert(tensors: Tensors, params: SSDParams) -> Imported:
+    """A known state dict in this package's terms.
+
+    Args:
+      tensors: from `read`.
+      params: a preset that the weights are to fill.
+
+    Raises:
+      UserError: nobody knows such a state dict, it belongs to another
+        preset, or a number in it is not finite.
+    """
+    for name, importer in _IMPORTERS.items():
+        if name in tensors:
+            return importer(tensors, params)
+    first = ", ".join(list(tensors.arrays)[:3])
+    raise UserError(
+        f"no known PyTorch net has the names {first}...; known are "
+        "torchvision's ssd300_vgg16, vgg16, resnet50 (101, 152) and "
+        "mobilenet_v2, and ssd.pytorch's SSD300 and vgg16_reducedfc"
+    )
+
+
+def _torchvision_ssd(tensors: Tensors, params: SSDParams) -> Imported:
+    classes = _num_classes(tensors, "head.classification_head.module_list")
+    _check_anchors(params, (SSD_300_VGG,), "torchvision's ssd300_vgg16")
+    return Imported(
+        _take(tensors, pytorch_names.torchvision_ssd(params.feat_layers)),
+        dataclasses.replace(
+            params, num_classes=classes, **pytorch_names.TORCHVISION_SSD
+        ),
+        pytorch_names.COCO_90 if classes == 91 else None,
+    )
+
+
+def _ssd_pytorch(tensors: Tensors, params: SSDParams) -> Imported:
+    classes = _num_classes(tensors, "conf")
+    # Its ssd.py takes VOC's anchors for 21 classes and COCO's for any other
+    # number, but many who have classes of their own edit that line: then the
+    # file does not tell.
+    fitting = (SSD_300_VGG_VOC, SSD_300_VGG)
+    what = f"ssd.pytorch's SSD300 of {classes} classes"
+    _check_anchors(params, fitting[: 1 if classes == 21 else 2], what)
+    return Imported(
+        _take(tensors, pytorch_names.ssd_pytorch(params.feat_layers)),
+        # Its PriorBox clamps centres, too.
+        dataclasses.replace(
+            params,
+            num_classes=classes,
+            anchor_clip="all",
+            **pytorch_names.SSD_PYTORCH,
+        ),
+    )
+
+
+def _reduced_vgg(tensors: Tensors, params: SSDParams) -> Imported:
+    _check_trunk(params, "vgg_16", "ssd.pytorch's vgg16_reducedfc")
+    variables = _take(tensors, pytorch_names.reduced_vgg(""))
+    return _classifier(variables, params, **pytorch_names.SSD_PYTORCH)
+
+
+def _vgg_16(tensors: Tensors, params: SSDParams) -> Imported:
+    _check_trunk(params, "vgg_16", "torchvision's vgg16")
+    variables = _take(tensors, pytorch_names.vgg_features("features."))
+    wanted = [tensors.arrays.get(name) for name in pytorch_names.VGG_DENSE]
+    # Someone's own classifier has dense layers of other shapes, or none.
+    if [getattr(array, "shape", None) for array in wanted] == _DENSE_SHAPES:
+        fc6, fc6_biases, fc7, fc7_biases = (
+            _finite(tensors, name) for name in pytorch_names.VGG_DENSE
+        )
+        variables |= reduce_fc(dense_kernel(fc6), fc6_biases, fc7.T, fc7_biases)
+    return _classifier(variables, params, **pytorch_names.TORCHVISION)
+
+
+def dense_kernel(weights: np.ndarray, side: int = 7) -> np.ndarray:
+    """A Linear layer on a flattened map as a kernel that covers the map.
+
+    Args:
+      weights: `[outputs, channels * side * side]`, the map flattened channels
+        first.
+      side: of the map, cells.
+
+    Returns:
+      A view `[side, side, channels, outputs]`.
+    """
+    shape = (len(weights), -1, side, side)
+    return weights.reshape(shape).transpose(2, 3, 1, 0)
+
+
+def _resnet(tensors: Tensors, params: SSDParams) -> Imported:
+    units = tuple(_units(tensors, block) for block in (1, 2, 3, 4))
+    trunks = {known: name for name, known in resnet.UNITS.items()}
+    if units not in trunks:
+        raise UserError(
+            f"a ResNet with {units} units is not known; known are "
+            + ", ".join(f"{name} {known}" for known, name in trunks.items())
+        )
+    _check_trunk(params, trunks[units], f"torchvision's ResNet {units}")
+    variables = _take(tensors, pytorch_names.resnet(units))
+    return _classifier(variables, params, **pytorch_names.TORCHVISION)
+
+
+def _units(tensors: Tensors, block: int) -> int:
+    prefix = f"layer{block}."
+    names = (name for name in tensors.arrays if name.startswith(prefix))
+    return len({name.split(".")[1] for name in names})
+
+
+def _mobilenet_v2(tensors: Tensors, params: SSDParams) -> Imported:
+    _check_trunk(params, "MobileNetV2", "torchvision's mobilenet_v2")
+    variables = _take(tensors, pytorch_names.mobilenet_v2())
+    return _classifier(variables, params, **pytorch_names.TORCHVISION)
+
+
+# A name that only one kind of state dict has.
+_IMPORTERS = {
+    "backbone.scale_weight": _torchvision_ssd,
+    "L2Norm.weight": _ssd_pytorch,
+    "33.weight": _reduced_vgg,
+    # The place of conv5_2; VGG-13, VGG-19 and those with batch norm have no
+    # weights there.
+    "features.26.weight": _vgg_16,
+    "layer1.0.conv3.weight": _resnet,
+    "features.1.conv.0.0.weight": _mobilenet_v2,
+}
+
+
+def _classifier(
+    variables: dict[str, np.ndarray], params: SSDParams, **changes
+) -> Imported:
+    params = dataclasses.replace(params, num_classes=1, **changes)
+    return Imported(variables, params, class_names=(), detector=False)
+
+
+def _take(tensors: Tensors, names: dict[str, str]) -> dict[str, np.ndarray]:
+    """What the file has of `names`, by our names and in our layout."""
+    return {
+        ours: _our_layout(_finite(tensors, theirs))
+        for ours, theirs in names.items()
+        if theirs in tensors
+    }
+
+
+def _our_layout(array: np.ndarray) -> np.ndarray:
+    if array.ndim != 4:
+        return array
+    # Outputs, inputs, h, w. One input means depthwise: a filter a channel.
+    depthwise = array.shape[1] == 1
+    return array.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
+
+
+def _finite(tensors: Tensors, name: str) -> np.ndarray:
+    array = tensors.take(name)
+    if not np.isfinite(array).all():
+        # Values are missing in the dense layers of torchvision's
+        # VGG16_Weights.IMAGENET1K_FEATURES, says models/vgg.py.
+        raise UserError(
+            f"{name} holds numbers that are not finite; take a file of whole "
+            "weights, such as vgg16-397923af.pth for VGG-16"
+        )
+    return array
+
+
+def _num_classes(tensors: Tensors, head: str) -> int:
+    """Classes with the background, read from the biases of the heads."""
+    anchors = SSD_300_VGG.anchors_per_cell
+    names = (f"{head}.{index}.bias" for index in range(len(anchors) + 1))
+    outputs = [len(tensors.arrays[n]) for n in names if n in tensors]
+    counts = {o / a for o, a in zip(outputs, anchors, strict=False)}
+    if len(outputs) != len(anchors) or len(counts) != 1 or counts.pop() % 1:
+        raise UserError(
+            f"{head}: outputs {outputs} are not those of an SSD300, whose "
+            f"layers have {anchors} anchors a cell; import another file"
+        )
+    return outputs[0] // anchors[0]
+
+
+def _check_anchors(
+    params: SSDParams, fitting: tuple[SSDParams, ...], what: str
+) -> None:
+    """Refuses a preset that has other anchors than the weights' own."""
+    if any(_anchors(params, preset) for preset in fitting):
+        return
+    names = " or ".join(preset.model_name for preset in fitting)
+    raise UserError(
+        f"{what} has not the anchors of {params.model_name} but those of "
+        f"{names}: pass --model_name={fitting[0].model_name}"
+    )
+
+
+def _anchors(params: SSDParams, preset: SSDParams) -> bool:
+    preset = resized(preset, params.img_shape)
+    fields = ("trunk", "feat_layers", "anchor_sizes", "anchor_ratios")
+    return all(getattr(params, f) == getattr(preset, f) for f in fields)
+
+
+def _check_trunk(params: SSDParams, trunk: str, what: str) -> None:
+    if params.trunk == trunk:
+        return
+    names = [
+        name
+        for name, preset in PRESETS.items()
+        if preset.trunk == trunk and preset.width_multiplier == 1.0
+    ]
+    raise UserError(
+        f"{what} does not fit {params.model_name}, whose trunk is "
+        f"{params.trunk}; a --model_name with {trunk} is "
+        + (", ".join(names) or "none of the presets")
+    )
