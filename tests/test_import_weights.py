@@ -148,6 +148,14 @@ def test_the_format_is_what_the_file_looks_like(kind, name, tmp_path):
     assert formats.guess(make_file(tmp_path, kind)) == name
 
 
+def test_any_file_of_a_checkpoint_stands_for_it(tmp_path):
+    index = make_file(tmp_path, "slim")
+    (data,) = tmp_path.glob("*.data-*")
+    for path in (index, data, index.with_suffix("")):
+        assert formats.guess(path) == "slim"
+        assert list(formats.read(path).arrays) == ["a/w"]
+
+
 def test_a_file_of_no_format_is_refused(tmp_path):
     path = tmp_path / "weights.bin"
     path.write_text("hello")

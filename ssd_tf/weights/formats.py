@@ -9,6 +9,7 @@ from types import ModuleType
 
 from ssd_tf.command import UserError
 from ssd_tf.config import SSDParams
+from ssd_tf.weights import tf_checkpoint
 from ssd_tf.weights.imported import Imported, Tensors
 
 # Name -> module; imported when needed, as PyTorch may not be installed.
@@ -81,7 +82,7 @@ def guess(path: str | os.PathLike) -> str:
       UserError: none is known.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
+    if not path.is_file() or tf_checkpoint.is_part(path):
         return _tf_format(path)
     with open(path, "rb") as file:
         start = file.read(len(_HDF5))
@@ -110,7 +111,7 @@ def _has_member(path, name):
 
 def _tf_format(path):
     """A detector's checkpoint has heads, a classifier's has not."""
-    names = _module("port").read(path).arrays
+    names = tf_checkpoint.variable_names(path)
     return "port" if any("_box/" in name for name in names) else "slim"
 
 

@@ -4,9 +4,11 @@ Format V1 is a single file, V2 an index with data files; what TF-Slim, the
 port and every other TF1 program writes. Knows no network.
 """
 
+import contextlib
 import os
 import pathlib
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -36,12 +38,25 @@ def read(path: str | os.PathLike) -> Tensors:
       UserError: there is none, it cannot be read, or it is one of
         TensorFlow 2 that goes by objects.
     """
-    prefix = _prefix(path)
-    try:
-        reader = tf.train.load_checkpoint(prefix)
+    with _readable(path):
+        reader = tf.train.load_checkpoint(_prefix(path))
         names = sorted(reader.get_variable_to_shape_map())
         _check_by_name(path, names)
         return Tensors({name: _array(reader, name) for name in names})
+
+
+def variable_names(path: str | os.PathLike) -> list[str]:
+    """The names alone; see `read`."""
+    with _readable(path):
+        names = [name for name, _ in tf.train.list_variables(_prefix(path))]
+        _check_by_name(path, names)
+        return names
+
+
+@contextlib.contextmanager
+def _readable(path: str | os.PathLike) -> Iterator[None]:
+    try:
+        yield
     # An IndexError is what TensorFlow makes of a data file cut short.
     except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -105,6 +120,11 @@ def take_training_state(tensors: Tensors) -> None:
     for name in tensors.arrays:
         if is_training_state(tensors, name):
             tensors.take(name)
+
+
+def is_part(path: str | os.PathLike) -> bool:
+    """Whether a file is one of those that a V2 checkpoint consists of."""
+    return bool(_FILE_SUFFIX.search(str(path)))
 
 
 def _prefix(path: str | os.PathLike) -> str:
