@@ -70,8 +70,9 @@ def load(
     try:
         imported = _module(name).convert(tensors, params, **options)
     except UserError as error:
-        # Who converts sees arrays, not the file.
-        raise UserError(f"{path}: {error}") from error
+        # Who converts sees arrays, and seldom knows the file.
+        known = str(error).startswith(str(path))
+        raise UserError(str(error) if known else f"{path}: {error}") from error
     return dataclasses.replace(imported, unused=tensors.unused)
 
 
