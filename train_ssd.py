@@ -10,7 +10,8 @@ VOC07 mAP 0.90.
       --train_dir=runs/voc --model_name=ssd_300_vgg
 
 trains on a data set that ssd_tf.datasets.convert has written. The same
-command again goes on from the last checkpoint.
+command again goes on from the last checkpoint. --checkpoint_path or
+--backbone_weights start from weights, also from those of other classes.
 """
 
 import dataclasses
@@ -20,8 +21,7 @@ from absl import flags
 
 from ssd_tf import command, config_flags
 from ssd_tf.command import UserError
-from ssd_tf.config import Config, LossParams, TrainParams
-from ssd_tf.presets import PRESETS
+from ssd_tf.config import Config, LossParams, StartParams, TrainParams
 
 FLAGS = flags.FlagValues()
 config_flags.define_dataset(FLAGS, split="train")
@@ -31,16 +31,8 @@ flags.DEFINE_string(
     "Where checkpoints, config.json and logs go.",
     flag_values=FLAGS,
 )
-flags.DEFINE_enum(
-    "model_name", "ssd_300_vgg", list(PRESETS), "The net.", flag_values=FLAGS
-)
-flags.DEFINE_string(
-    "checkpoint_path",
-    None,
-    "A train_dir or checkpoint of the same net whose weights to start from; "
-    "ignored when --train_dir already has a checkpoint.",
-    flag_values=FLAGS,
-)
+config_flags.define_net(FLAGS)
+config_flags.define(FLAGS, StartParams())
 config_flags.define(FLAGS, TrainParams())
 config_flags.define(FLAGS, LossParams())
 
@@ -48,7 +40,7 @@ config_flags.define(FLAGS, LossParams())
 def make_config(class_names: tuple[str, ...]) -> Config:
     """What the flags say of a data set's classes."""
     params = dataclasses.replace(
-        PRESETS[FLAGS.model_name], num_classes=len(class_names) + 1
+        config_flags.read_net(FLAGS), num_classes=len(class_names) + 1
     )
     loss = config_flags.read(FLAGS, LossParams())
     training = config_flags.read(FLAGS, TrainParams(loss=loss))
@@ -68,7 +60,7 @@ def main() -> None:
 
     settings = make_config(tuple(catalog.class_names(FLAGS.dataset_dir)))
     command.load_tensorflow()
-    from ssd_tf import strategies, train
+    from ssd_tf import starts, strategies, train
     from ssd_tf.datasets import records
 
     strategy = strategies.choose_strategy()
@@ -77,6 +69,11 @@ def main() -> None:
     if not num_samples:
         raise UserError(f"{FLAGS.dataset_dir}: no image in split {split!r}")
     records.check_labels(FLAGS.dataset_dir, split, len(settings.class_names))
+    if FLAGS.trunk:
+        params = starts.with_trunk(settings.params, FLAGS.trunk)
+        settings = dataclasses.replace(settings, params=params)
+    options = config_flags.read(FLAGS, StartParams())
+    settings, start = starts.begin(settings, FLAGS.train_dir, options)
     train.train(
         settings,
         FLAGS.train_dir,
@@ -88,7 +85,7 @@ def main() -> None:
         ),
         num_samples,
         strategy,
-        FLAGS.checkpoint_path,
+        start,
     )
     command.say(
         f"trained: {FLAGS.train_dir}; next: python eval_ssd.py "

@@ -57,21 +57,34 @@ def load_config(path: str | os.PathLike) -> config.Config:
     return config.load(find(path).parent)
 
 
-def load_net(path: str | os.PathLike, precision: str = "float32") -> SSDNet:
+def load_net(
+    path: str | os.PathLike,
+    precision: str = "float32",
+    allow_untrained: bool = False,
+) -> SSDNet:
     """Rebuilds a net with its trained weights, see `find` for `path`.
 
     Args:
       path: train_dir or checkpoint prefix.
       precision: Keras dtype policy to compute in.
+      allow_untrained: also where a part has never been trained.
 
     Returns:
       The net; `load_config` tells its class names.
 
     Raises:
-      UserError: there is no checkpoint, or no config.json beside it.
+      UserError: there is no checkpoint, or no config.json beside it, or it is
+        a converted classifier, see `Config.untrained`.
     """
     checkpoint = find(path)
-    net = SSDNet(load_config(checkpoint).params, precision)
+    settings = load_config(checkpoint)
+    if settings.untrained and not allow_untrained:
+        raise UserError(
+            f"{path}: a converted classifier or a part of a net, "
+            f"{settings.untrained[0]} is not trained; train it first: "
+            f"train_ssd.py --checkpoint_path={path}"
+        )
+    net = SSDNet(settings.params, precision)
     restore_weights(net, checkpoint)
     return net
 
@@ -79,17 +92,22 @@ def load_net(path: str | os.PathLike, precision: str = "float32") -> SSDNet:
 def check_same_net(
     path: str | os.PathLike, before: config.Config, settings: config.Config
 ) -> None:
-    """Refuses weights that fit by their shapes but mean something else.
+    """Refuses to go on with a run of another net.
 
     Args:
-      path: of what is refused, for the message.
-      before: what the weights were trained with.
-      settings: what they are wanted for.
+      path: the train_dir, for the message.
+      before: what the run was begun with.
+      settings: what it is to go on with; both with the params of built nets.
 
     Raises:
       UserError: other anchors, whitening, classes..., named with both values.
     """
-    pairs = {"class_names": (before.class_names, settings.class_names)}
+    scopes = [each.training.trainable_scopes for each in (before, settings)]
+    pairs = {
+        "class_names": (before.class_names, settings.class_names),
+        # The optimizer's state is that of the trained variables.
+        "trainable_scopes": tuple(scopes),
+    }
     for field in dataclasses.fields(settings.params):
         pairs[field.name] = tuple(
             getattr(each.params, field.name) for each in (before, settings)
@@ -98,7 +116,8 @@ def check_same_net(
         if old != new:
             raise UserError(
                 f"{path}: was trained with {name} {old}, not {new}; choose "
-                "another --train_dir or --checkpoint_path"
+                f"another --train_dir, and --checkpoint_path={path} to start "
+                "from its weights"
             )
 
 
@@ -119,6 +138,21 @@ def restore_weights(net: SSDNet, checkpoint: str | os.PathLike) -> None:
         ) from error
 
 
+def restore_run(state: tf.train.Checkpoint, checkpoint: str) -> None:
+    """Restores all of a run: weights, optimizer and step.
+
+    Raises:
+      UserError: the checkpoint is another net's or another optimizer's.
+    """
+    try:
+        state.restore(checkpoint).expect_partial().assert_consumed()
+    except (AssertionError, ValueError) as error:
+        raise UserError(
+            f"{checkpoint}: saved with another net or --optimizer; choose "
+            "another --train_dir, or the flags that it was begun with"
+        ) from error
+
+
 def manager(
     train_dir: str | os.PathLike,
     net: SSDNet,
@@ -135,3 +169,13 @@ def manager(
         checkpoint_name=PREFIX,
         step_counter=step,
     )
+
+
+def save_weights(net: SSDNet, train_dir: str | os.PathLike) -> None:
+    """Makes a folder's first checkpoint, of step 0, of the weights alone."""
+    tf.train.CheckpointManager(
+        tf.train.Checkpoint(model=net.model),
+        str(train_dir),
+        max_to_keep=1,
+        checkpoint_name=PREFIX,
+    ).save(checkpoint_number=0)

@@ -190,7 +190,23 @@ class TrainParams:
     save_interval_steps: int = 1000
     log_every_n_steps: int = 10
     max_to_keep: int = 5
+    # Parts that are trained, see `ssd_tf.scopes`; all of them if empty.
+    trainable_scopes: tuple[str, ...] = ()
     loss: LossParams = LossParams()
+
+
+@dataclasses.dataclass(frozen=True)
+class StartParams:
+    """The weights that a new run starts from; the port's names."""
+
+    # A train_dir, a checkpoint in one, or a TF1 checkpoint.
+    checkpoint_path: str | None = None
+    # First part of the names in a TF1 checkpoint; the model's by default.
+    checkpoint_model_scope: str | None = None
+    checkpoint_exclude_scopes: tuple[str, ...] = ()
+    ignore_missing_vars: bool = False
+    # A file that `ssd_tf.weights.formats` reads, or "imagenet".
+    backbone_weights: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +216,9 @@ class Config:
     params: SSDParams
     class_names: tuple[str, ...]  # without the background
     training: TrainParams = TrainParams()
+    # Variables that hold initial values, because nothing was imported into
+    # them: such a net is a start for training and detects nothing.
+    untrained: tuple[str, ...] = ()
     format_version: int = FORMAT_VERSION
 
 

@@ -5,6 +5,7 @@ flag, it has the port's name.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,79 +16,91 @@ from ssd_tf.config import (
     CHOICES,
     DetectionParams,
     LossParams,
+    SSDParams,
+    StartParams,
     TrainParams,
 )
+from ssd_tf.presets import PRESETS, resized
 
-Settings = TypeVar("Settings", DetectionParams, LossParams, TrainParams)
+Settings = TypeVar(
+    "Settings", DetectionParams, LossParams, StartParams, TrainParams
+)
 
-# Field -> (name of its flag if it is another, help).
-_FLAGS: dict[type, dict[str, tuple[str | None, str]]] = {
+# Field -> help.
+_FLAGS: dict[type, dict[str, str]] = {
     DetectionParams: {
-        "select_threshold": (None, "Smallest score of a detection."),
-        "nms_threshold": (
-            None,
-            "IoU beyond which the lower score of a class goes.",
-        ),
-        "top_k": ("select_top_k", "Candidates of a class before suppression."),
-        "keep_top_k": (None, "Detections of an image, over all classes."),
+        "select_threshold": "Smallest score of a detection.",
+        "nms_threshold": "IoU beyond which the lower score of a class goes.",
+        "top_k": "Candidates of a class before suppression.",
+        "keep_top_k": "Detections of an image, over all classes.",
     },
     LossParams: {
-        "match_threshold": (None, "IoU from which an anchor is positive."),
-        "negative_ratio": (None, "Mined negatives per positive."),
-        "alpha": ("loss_alpha", "Weight of the localisation loss."),
-        "label_smoothing": (
-            None,
-            "Share of the class target spread over all classes.",
-        ),
+        "match_threshold": "IoU from which an anchor is positive.",
+        "negative_ratio": "Mined negatives per positive.",
+        "alpha": "Weight of the localisation loss.",
+        "label_smoothing": "Share of the class target spread over all classes.",
         "mining": (
-            None,
             "Hard negatives per `image` (paper, Caffe) or over the `batch` "
-            "(SSD-TensorFlow).",
+            "(SSD-TensorFlow)."
         ),
         "normalizer": (
-            None,
             "Divide the loss by the number of `positives` (paper, Caffe) or "
-            "the `batch_size` (SSD-TensorFlow).",
+            "the `batch_size` (SSD-TensorFlow)."
         ),
-        "min_negatives": (None, "Mined negatives per image at least."),
+        "min_negatives": "Mined negatives per image at least.",
     },
     TrainParams: {
-        "batch_size": (None, "Images of a step, over all devices."),
-        "max_number_of_steps": (None, "Length of the training, in steps."),
-        "optimizer": (None, "The optimizer."),
-        "momentum": (None, "Of --optimizer=momentum."),
-        "opt_epsilon": (None, "Of adadelta, adam and rmsprop."),
-        "adam_beta1": (None, "Of adam."),
-        "adam_beta2": (None, "Of adam."),
-        "rmsprop_decay": (None, "Of rmsprop."),
-        "rmsprop_momentum": (None, "Of rmsprop."),
-        "adadelta_rho": (None, "Of adadelta."),
-        "learning_rate": (None, "After the warm-up."),
-        "learning_rate_decay_type": (None, "How the rate falls."),
-        "learning_rate_decay_factor": (None, "Of step and exponential."),
-        "decay_boundaries": (
-            None,
-            "Of step: where the rate falls, as shares of all steps.",
+        "batch_size": "Images of a step, over all devices.",
+        "max_number_of_steps": "Length of the training, in steps.",
+        "optimizer": "The optimizer.",
+        "momentum": "Of --optimizer=momentum.",
+        "opt_epsilon": "Of adadelta, adam and rmsprop.",
+        "adam_beta1": "Of adam.",
+        "adam_beta2": "Of adam.",
+        "rmsprop_decay": "Of rmsprop.",
+        "rmsprop_momentum": "Of rmsprop.",
+        "adadelta_rho": "Of adadelta.",
+        "learning_rate": "After the warm-up.",
+        "learning_rate_decay_type": "How the rate falls.",
+        "learning_rate_decay_factor": "Of step and exponential.",
+        "decay_boundaries": "Of step: where it falls, as shares of all steps.",
+        "num_epochs_per_decay": "Of exponential.",
+        "end_learning_rate": "Of cosine.",
+        "warmup_steps": "Steps of linear rise at the start.",
+        "weight_decay": "L2, on convolution kernels only.",
+        "augmentation": "light: crop, flip and colours.",
+        "ignore_difficult": "Ignore difficult boxes, do not train on them.",
+        "seed": "Of initial weights, order and augmentation.",
+        "precision": "Of the network; losses are float32 in any.",
+        "save_interval_steps": "Steps between two checkpoints.",
+        "log_every_n_steps": "Steps between two log entries.",
+        "max_to_keep": "Checkpoints kept, the latest.",
+        "trainable_scopes": (
+            "Parts that are trained, such as `ssd_300_vgg/block4_box,conv7`; "
+            "all by default."
         ),
-        "num_epochs_per_decay": (None, "Of exponential."),
-        "end_learning_rate": (None, "Of cosine."),
-        "warmup_steps": (None, "Steps of linear rise at the start."),
-        "weight_decay": (None, "L2, on convolution kernels only."),
-        "augmentation": (None, "light: crop, flip and colours."),
-        "ignore_difficult": (
-            None,
-            "Ignore difficult boxes instead of training on them.",
+    },
+    StartParams: {
+        "checkpoint_path": (
+            "What to start from: a train_dir or a checkpoint in it, or a TF1 "
+            "checkpoint. Not read once --train_dir has a checkpoint."
         ),
-        "seed": (None, "Of initial weights, order and augmentation."),
-        "precision": (
-            None,
-            "Of the network; losses are float32 in any.",
+        "checkpoint_model_scope": (
+            "First part of the names in a TF1 checkpoint, such as vgg_16; the "
+            "model's by default."
         ),
-        "save_interval_steps": (None, "Steps between two checkpoints."),
-        "log_every_n_steps": (None, "Steps between two log entries."),
-        "max_to_keep": (None, "Checkpoints kept, the latest."),
+        "checkpoint_exclude_scopes": (
+            "Parts that start fresh, such as `ssd_300_vgg/conv6,block4_box`."
+        ),
+        "ignore_missing_vars": "Start fresh what the weights do not have.",
+        "backbone_weights": (
+            "A classifier's or detector's file of Caffe, PyTorch, Keras or "
+            "TF-Slim to start from, or `imagenet` for what Keras publishes."
+        ),
     },
 }
+# Field -> its flag, where that has the port's name.
+_NAMES = {"top_k": "select_top_k", "alpha": "loss_alpha"}
 
 # Field -> least and largest value.
 _SHARE = (0.0, 1.0)
@@ -140,15 +153,10 @@ _BOUNDS: dict[str, tuple[float | None, float | None]] = {
 
 def define(flag_values: flags.FlagValues, defaults: Settings) -> None:
     """Defines the flags of one of the dataclasses."""
-    for field, (name, text) in _FLAGS[type(defaults)].items():
+    for field, text in _FLAGS[type(defaults)].items():
         maker, default, options = _maker(field, getattr(defaults, field))
-        maker(
-            name or field,
-            default,
-            help=text,
-            flag_values=flag_values,
-            **options,
-        )
+        name = _NAMES.get(field, field)
+        maker(name, default, help=text, flag_values=flag_values, **options)
 
 
 def _maker(field: str, value: Any) -> tuple[Callable, Any, dict[str, Any]]:
@@ -159,6 +167,8 @@ def _maker(field: str, value: Any) -> tuple[Callable, Any, dict[str, Any]]:
         return flags.DEFINE_boolean, value, {}
     if isinstance(value, tuple):
         return flags.DEFINE_list, [str(x) for x in value], {}
+    if value is None:
+        return flags.DEFINE_string, value, {}
     low, high = _BOUNDS[field]
     bounds = {"lower_bound": low, "upper_bound": high}
     if isinstance(value, int):
@@ -179,6 +189,50 @@ def define_dataset(flag_values: flags.FlagValues, split: str) -> None:
     )
 
 
+def define_net(flag_values: flags.FlagValues) -> None:
+    """Defines the flags of a net to be built, see `read_net`."""
+    flags.DEFINE_enum(
+        "model_name",
+        "ssd_300_vgg",
+        list(PRESETS),
+        "The net.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_string(
+        "image_size",
+        None,
+        "Height and width of the input, such as 300x480, or one number for "
+        "both, instead of the net's; anchors keep their share of it.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_string(
+        "trunk",
+        None,
+        "A model of keras.applications instead of the net's trunk, such as "
+        "EfficientNetV2B0; not for VGG.",
+        flag_values=flag_values,
+    )
+
+
+def read_net(flag_values: flags.FlagValues) -> SSDParams:
+    """What --model_name and --image_size say; --trunk needs TensorFlow.
+
+    Raises:
+      UserError: an image size that is none.
+    """
+    params = PRESETS[flag_values.model_name]
+    size = flag_values.image_size
+    if size is None:
+        return params
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", size):
+        raise UserError(
+            f"--image_size={size}: expected HEIGHTxWIDTH in pixels, such as "
+            "300x480, or one number for both"
+        )
+    sides = [int(side) for side in size.split("x")]
+    return resized(params, (sides[0], sides[-1]))
+
+
 def define_checkpoint_path(flag_values: flags.FlagValues) -> None:
     """Defines the flag of a trained net."""
     flags.DEFINE_string(
@@ -192,20 +246,30 @@ def define_checkpoint_path(flag_values: flags.FlagValues) -> None:
 def read(flag_values: flags.FlagValues, defaults: Settings) -> Settings:
     """The dataclass with what the flags say."""
     values: dict[str, Any] = {}
-    for field, (name, _) in _FLAGS[type(defaults)].items():
-        value = flag_values[name or field].value
+    for field in _FLAGS[type(defaults)]:
+        value = flag_values[_NAMES.get(field, field)].value
         if isinstance(value, list):
-            value = _ascending_shares(field, value)
+            scopes = field.endswith("_scopes")
+            read_list = _scopes if scopes else _ascending_shares
+            value = read_list(field, value)
         values[field] = value
     return dataclasses.replace(defaults, **values)
 
 
 def given(flag_values: flags.FlagValues, defaults: Settings) -> list[str]:
     """The flags of `define` that stand on the command line."""
-    names = [
-        name or field for field, (name, _) in _FLAGS[type(defaults)].items()
-    ]
+    names = [_NAMES.get(field, field) for field in _FLAGS[type(defaults)]]
     return [name for name in names if flag_values[name].present]
+
+
+def _scopes(name, words):
+    scopes = tuple(word.strip().strip("/") for word in words)
+    if not all(scopes):
+        raise UserError(
+            f"--{name}={','.join(words)}: expected scopes such as "
+            "ssd_300_vgg/conv6, separated by commas"
+        )
+    return scopes
 
 
 def _ascending_shares(name, words):

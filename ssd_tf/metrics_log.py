@@ -41,3 +41,15 @@ def _is_entry(line: str) -> bool:
         return "step" in json.loads(line)
     except ValueError:
         return False
+
+
+def in_short(values: dict[str, float]) -> str:
+    """The loss and its terms, short enough to stand beside a bar."""
+    names = {
+        "cross_entropy_pos": "pos",
+        "cross_entropy_neg": "neg",
+        "localization": "loc",
+        "regularization": "reg",
+    }
+    terms = " ".join(f"{x} {values[name]:.2f}" for name, x in names.items())
+    return f"loss {values['loss']:.2f} = {terms}"

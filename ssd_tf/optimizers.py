@@ -50,11 +50,10 @@ def weight_decay_loss(model: keras.Model, weight_decay: float) -> tf.Tensor:
 
     Biases, batch norm and the L2 norm's gamma are left alone, as in the port.
     """
-    kernels = [
-        variable
+    norms = [
+        tf.nn.l2_loss(variable)
         for variable in model.trainable_variables
         if variable.name.endswith("kernel")
     ]
-    return weight_decay * tf.add_n(
-        [tf.nn.l2_loss(kernel) for kernel in kernels]
-    )
+    # A zero first: what is trained may have no kernel.
+    return weight_decay * tf.add_n([tf.constant(0.0), *norms])

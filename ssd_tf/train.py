@@ -6,9 +6,11 @@ the step. Knows neither file formats nor flags.
 """
 
 import contextlib
+import dataclasses
 import math
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,11 +25,13 @@ from ssd_tf import (
     input_pipeline,
     losses,
     optimizers,
+    scopes,
     strategies,
+    transfer,
 )
 from ssd_tf.command import UserError, progress, say
-from ssd_tf.config import Config, TrainParams
-from ssd_tf.metrics_log import MetricsLog
+from ssd_tf.config import Config, SSDParams, TrainParams
+from ssd_tf.metrics_log import MetricsLog, in_short
 from ssd_tf.nets.layers import synchronize_batch_norm
 from ssd_tf.nets.ssd import SSDNet
 
@@ -117,7 +121,7 @@ def train(
     records: tf.data.Dataset,
     num_samples: int,
     strategy: tf.distribute.Strategy | None = None,
-    initial_checkpoint: str | None = None,
+    start: transfer.Start | None = None,
 ) -> SSDNet:
     """Trains until `max_number_of_steps`, going on where a run has ended.
 
@@ -127,14 +131,14 @@ def train(
       records: parsed records, one pass over them.
       num_samples: images in that pass.
       strategy: where to run; one device by default.
-      initial_checkpoint: weights to start from, where the train_dir has none.
+      start: weights to start from, where the train_dir has none.
 
     Returns:
       The trained net.
 
     Raises:
-      UserError: the train_dir is of another configuration, or a loss is not
-        finite.
+      UserError: the train_dir is of another configuration, the start does
+        not fit, or a loss is not finite.
     """
     training = settings.training
     strategy = strategy or tf.distribute.get_strategy()
@@ -143,10 +147,17 @@ def train(
     train_dir = pathlib.Path(train_dir)
     chief = strategies.is_chief(strategy)
     latest = tf.train.latest_checkpoint(str(train_dir))
-    if latest:
-        checkpoint.check_same_net(train_dir, config.load(train_dir), settings)
     with strategy.scope():
-        net = SSDNet(settings.params, training.precision)
+        net = _build(settings.params, training.precision)
+        settings = dataclasses.replace(settings, params=net.params)
+        if latest:
+            before = config.load(train_dir)
+            checkpoint.check_same_net(train_dir, before, settings)
+        elif start:
+            report = transfer.apply(net, start)
+            if chief:
+                transfer.show(report)
+        scopes.freeze_others(net, training.trainable_scopes)
         if strategy.num_replicas_in_sync > 1:
             synchronize_batch_norm(net.model)
         optimizer = optimizers.make_optimizer(
@@ -159,10 +170,8 @@ def train(
             save_dir, net, optimizer, step, training.max_to_keep
         )
         if latest:
-            _restore(manager.checkpoint, latest)
+            checkpoint.restore_run(manager.checkpoint, latest)
             say(f"going on from step {int(step)} of {train_dir}")
-        elif initial_checkpoint:
-            _start_from(initial_checkpoint, net, settings)
         if chief:
             config.save(settings, train_dir)
         batches = strategy.distribute_datasets_from_function(
@@ -188,20 +197,18 @@ def train(
     return net
 
 
-def _start_from(path, net, settings):
-    """Takes the weights of another run of the same net."""
-    checkpoint.check_same_net(path, checkpoint.load_config(path), settings)
-    checkpoint.restore_weights(net, checkpoint.find(path))
-
-
-def _restore(state, latest):
-    """Restores all of a run: weights, optimizer and step."""
+def _build(params: SSDParams, precision: str) -> SSDNet:
+    """The net; its size and its trunk may be of the user's choice."""
     try:
-        state.restore(latest).expect_partial().assert_consumed()
-    except (AssertionError, ValueError) as error:
+        return SSDNet(params, precision)
+    except ValueError as error:
+        height, width = params.img_shape
+        # Keras says first where, then in bold what.
+        *_, reason = re.sub(r"\x1b\[\d+m", "", str(error)).split("\n\n")[:2]
         raise UserError(
-            f"{latest}: saved with another net or --optimizer; choose another "
-            "--train_dir, or the flags that it was begun with"
+            f"{params.model_name} on {params.trunk} cannot be built for "
+            f"{height}x{width} pixels: {reason}; choose another --image_size "
+            "or --trunk"
         ) from error
 
 
@@ -237,7 +244,7 @@ def _loop(train_step, batches, step, manager, optimizer, training, log):
             saves = number % training.save_interval_steps == 0 or number == last
             if saves or number % training.log_every_n_steps == 0:
                 values = _finite(terms, number)
-                text = _in_short(values)
+                text = in_short(values)
                 if log:
                     rate = float(optimizer.learning_rate)
                     log.write(number, {**values, "learning_rate": rate})
@@ -245,18 +252,6 @@ def _loop(train_step, batches, step, manager, optimizer, training, log):
                 _check_weights(manager.checkpoint.model, number)
                 manager.save(checkpoint_number=number)
             advance(units=training.batch_size, text=text)
-
-
-def _in_short(values: dict[str, float]) -> str:
-    """The loss and its terms, short enough to stand beside a bar."""
-    names = {
-        "cross_entropy_pos": "pos",
-        "cross_entropy_neg": "neg",
-        "localization": "loc",
-        "regularization": "reg",
-    }
-    terms = " ".join(f"{x} {values[name]:.2f}" for name, x in names.items())
-    return f"loss {values['loss']:.2f} = {terms}"
 
 
 def _finite(terms: dict[str, tf.Tensor], step: int) -> dict[str, float]:

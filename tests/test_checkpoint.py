@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ssd_tf import checkpoint, config
+from ssd_tf import checkpoint, config, presets
 from ssd_tf.command import UserError
 from ssd_tf.nets.ssd import SSDNet
 
@@ -15,7 +15,11 @@ def test_load_net_gives_the_trained_net_back(trained):
     images = np.random.RandomState(0).uniform(-1, 1, (2, 128, 128, 3))
     for path in (trained.train_dir, trained.train_dir / "ckpt-4"):
         net = checkpoint.load_net(path)
-        assert checkpoint.load_config(path) == trained.settings
+        # What a reader without TensorFlow needs to make the anchors again.
+        assert checkpoint.load_config(path) == dataclasses.replace(
+            trained.settings, params=trained.net.params
+        )
+        assert net.params.feat_shapes[0] == (16, 16)
         for key, layers in trained.net.model(images).items():
             for mine, theirs in zip(
                 net.model(images)[key], layers, strict=True
@@ -61,8 +65,8 @@ def test_config_names_what_it_does_not_know(trained, tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"anchor_sizes": config.SSD_300_MOBILENET_V2.anchor_sizes[:5]},
-        {"image_scale": 1.0},
+        {"anchor_sizes": presets.SSD_300_MOBILENET_V2.anchor_sizes[:5]},
+        {"image_scale": (1.0, 1.0, 1.0)},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -71,3 +75,23 @@ def test_weights_that_only_fit_by_their_shapes_are_refused(trained, changes):
     other = dataclasses.replace(trained.settings, params=params)
     with pytest.raises(UserError, match=f"trained with {next(iter(changes))}"):
         checkpoint.check_same_net("run", trained.settings, other)
+
+
+def test_a_part_of_a_net_detects_nothing_before_it_is_trained(
+    trained, tmp_path
+):
+    settings = checkpoint.load_config(trained.train_dir)
+    part = dataclasses.replace(
+        settings, untrained=("extra1/expand1x1/weights", "x")
+    )
+    checkpoint.save_weights(trained.net, tmp_path)
+    config.save(part, tmp_path)
+    with pytest.raises(
+        UserError, match=r"classifier.*extra1/expand1x1.*--checkpoint_path="
+    ):
+        checkpoint.load_net(tmp_path)
+    net = checkpoint.load_net(tmp_path, allow_untrained=True)
+    for old, new in zip(
+        trained.net.model.weights, net.model.weights, strict=True
+    ):
+        np.testing.assert_array_equal(old, new)

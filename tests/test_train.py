@@ -104,18 +104,37 @@ def test_a_train_dir_of_other_classes_is_refused(trained):
         train.train(other, trained.train_dir, trained.records(), 48)
 
 
-def test_other_anchors_are_refused_as_a_start(trained, tmp_path):
-    params = dataclasses.replace(trained.settings.params, anchor_offset=0.25)
+def test_other_trained_parts_are_refused_when_going_on(trained):
+    training = dataclasses.replace(
+        trained.settings.training, trainable_scopes=("extra1",)
+    )
+    other = dataclasses.replace(trained.settings, training=training)
+    with pytest.raises(UserError, match=r"trainable_scopes \(\), not \('ext"):
+        train.train(other, trained.train_dir, trained.records(), 48)
+
+
+@pytest.mark.parametrize(
+    ("side", "trunk", "reason"),
+    [
+        (20, "VGG16", "pixels: Computed output size would be zero or negative"),
+        (12, "MobileNetV2", "pixels: the trunk has no end point 'stride32'"),
+    ],
+    ids=["pooling", "stride"],
+)
+def test_a_net_that_its_input_is_too_small_for_is_refused(
+    trained, tmp_path, side, trunk, reason
+):
+    params = dataclasses.replace(
+        trained.settings.params,
+        img_shape=(side, side),
+        trunk=trunk,
+        width_multiplier=1.0,
+    )
     other = dataclasses.replace(trained.settings, params=params)
-    with pytest.raises(UserError, match="anchor_offset 0.5, not 0.25"):
-        train.train(
-            other,
-            tmp_path,
-            trained.records(),
-            48,
-            initial_checkpoint=trained.train_dir,
-        )
-    assert not list(tmp_path.glob("*"))
+    with pytest.raises(UserError) as error:
+        train.train(other, tmp_path, trained.records(), 48)
+    assert f"for {side}x{side} {reason}" in str(error.value)
+    assert "choose another --image_size" in str(error.value)
 
 
 def test_another_optimizer_is_refused_when_going_on(trained):
@@ -123,7 +142,7 @@ def test_another_optimizer_is_refused_when_going_on(trained):
     other = dataclasses.replace(trained.settings, training=training)
     with pytest.raises(UserError, match="ckpt-4: .*--optimizer"):
         train.train(other, trained.train_dir, trained.records(), 48)
-    assert config.load(trained.train_dir) == trained.settings
+    assert config.load(trained.train_dir).training == trained.settings.training
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_unsaved(shapes_data, tmp_path):

@@ -50,6 +50,14 @@ def test_mobilenet_ends_where_the_paper_of_ssdlite_takes_it():
     assert names["stride32"] == "out_relu"
 
 
+@pytest.mark.parametrize("name", ["Xception", "EfficientNetB0"])
+def test_names_do_not_depend_on_what_was_built_before(name):
+    params = dataclasses.replace(SSD_300_MOBILENET_V2, trunk=name)
+    first, second = (SSDNet(params).variables_by_name() for _ in range(2))
+    assert list(first) == list(second)
+    assert len(first) == len(SSDNet(params).model.weights)
+
+
 @pytest.mark.parametrize("name", ["MobileNetV9", "resnet"])
 def test_an_unknown_model_is_refused(name):
     with pytest.raises(ValueError, match=f"no model '{name}'"):

@@ -11,7 +11,7 @@ import sys
 
 import tensorflow as tf
 
-from ssd_tf import config, strategies, train
+from ssd_tf import config, presets, strategies, train
 from ssd_tf.datasets import catalog, records
 
 BATCH_SIZE = 8
@@ -26,18 +26,16 @@ def small_vgg(num_classes: int) -> config.SSDParams:
     """
     layers = 3
     return dataclasses.replace(
-        config.SSD_300_VGG,
+        presets.SSD_300_VGG,
         img_shape=(96, 96),
         num_classes=num_classes,
-        extra_blocks=config.SSD_300_VGG.extra_blocks[:1],
+        extra_blocks=presets.SSD_300_VGG.extra_blocks[:1],
         **{
-            field: getattr(config.SSD_300_VGG, field)[:layers]
+            field: getattr(presets.SSD_300_VGG, field)[:layers]
             for field in (
                 "feat_layers",
-                "feat_shapes",
                 "anchor_sizes",
                 "anchor_ratios",
-                "anchor_steps",
                 "normalizations",
             )
         },
@@ -47,7 +45,7 @@ def small_vgg(num_classes: int) -> config.SSDParams:
 def mobilenet(num_classes: int) -> config.SSDParams:
     """The net of the default run."""
     return dataclasses.replace(
-        config.SSD_128_MOBILENET_V2, num_classes=num_classes
+        presets.SSD_128_MOBILENET_V2, num_classes=num_classes
     )
 
 

@@ -4,7 +4,9 @@ Keras's own definitions, so that their ImageNet weights load by layer name.
 Knows nothing of classes or anchors.
 """
 
+import collections
 import importlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -45,8 +47,11 @@ def application(
       ValueError: keras.applications has no such model.
     """
     options = {} if width_multiplier == 1.0 else {"alpha": width_multiplier}
-    trunk = model_function(name)(
-        input_tensor=inputs, include_top=False, weights=None, **options
+    trunk = lastingly_named(
+        model_function(name)(
+            input_tensor=inputs, include_top=False, weights=None, **options
+        ),
+        inputs,
     )
     if variant == "torchvision":
         trunk = _padded_on_all_sides(trunk, inputs)
@@ -91,6 +96,49 @@ def whitening(name: str) -> tuple[tuple, tuple, bool]:
     scale = np.diagonal(slopes[:, order])
     mean = 0.0 - black[order] / scale
     return tuple(mean.tolist()), tuple(scale.tolist()), bool(bgr)
+
+
+def lastingly_named(model: keras.Model, inputs: Any) -> keras.Model:
+    """The model, with names of layers that do not depend on earlier models.
+
+    Layers that were given no name are numbered on through the whole process,
+    and nothing could be found by such a name.
+
+    Args:
+      model: of keras.applications.
+      inputs: its input tensor.
+
+    Returns:
+      The model itself if its layers with weights have all been given names;
+      else a fresh one of the same layers, in which every layer without a name
+      has its class's, and a number within the model.
+    """
+    counts: collections.Counter = collections.Counter()
+    names = {}
+    for layer in model.layers:
+        kind = snake_case(type(layer).__name__)
+        if re.fullmatch(rf"{kind}(_\d+)?", layer.name):
+            names[layer.name] = f"{kind}_{counts[kind]}"
+            counts[kind] += 1
+    if not any(x.weights for x in model.layers if x.name in names):
+        return model
+
+    def clone(layer):
+        name = names.get(layer.name, layer.name)
+        return layer.__class__.from_config({**layer.get_config(), "name": name})
+
+    return _clone(model, inputs, clone_function=clone)
+
+
+def _clone(model: keras.Model, inputs: Any, **functions) -> keras.Model:
+    tensors = keras.tree.pack_sequence_as(model.input, [inputs])
+    return keras.models.clone_model(model, input_tensors=tensors, **functions)
+
+
+def snake_case(name: str) -> str:
+    """`SeparableConv2D` -> `separable_conv2d`, as Keras names layers."""
+    starts = r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])"
+    return re.sub(starts, "_", name).lower()
 
 
 def _end_points(trunk: keras.Model, height: int) -> dict[str, Any]:
@@ -143,9 +191,4 @@ def _padded_on_all_sides(trunk: keras.Model, inputs: Any) -> keras.Model:
             args = (pad(args[0]), *args[1:])
         return layer(*args, **kwargs)
 
-    return keras.models.clone_model(
-        trunk,
-        input_tensors=keras.tree.pack_sequence_as(trunk.input, [inputs]),
-        clone_function=clone,
-        call_function=call,
-    )
+    return _clone(trunk, inputs, clone_function=clone, call_function=call)

@@ -7,6 +7,7 @@ checkpoints give it, see `variable_name`. Nothing here knows of SSD.
 """
 
 import contextlib
+import re
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -229,4 +230,6 @@ def variable_name(variable: keras.Variable) -> str:
     `conv1.conv1_1/kernel` is `conv1/conv1_1/weights`.
     """
     layer, name = variable.path.rsplit("/", 1)
+    # One without a name has a number of the whole process.
+    name = re.sub(r"^variable_\d+$", "variable", name)
     return f"{layer.replace('.', '/')}/{_VARIABLE_NAMES.get(name, name)}"

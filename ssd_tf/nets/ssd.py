@@ -375,8 +375,7 @@ class SSDNet:
     def variables_by_name(self) -> dict[str, keras.Variable]:
         """Every variable under its slim name, such as `conv6/weights`."""
         return {
-            variable_name(variable): variable
-            for variable in self.model.variables
+            variable_name(variable): variable for variable in self.model.weights
         }
 
     def variables_by_port_name(self) -> dict[str, keras.Variable]:
