@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,6 +20,7 @@ from ssd_tf.presets import (
     SSD_300_VGG,
     resized,
 )
+from ssd_tf.weights import matching
 
 # Anchors and parameters with 21 classes. The port's nets, TFOD's SSD
 # MobileNetV2 and fpnlite, and torchvision's ssdlite320 have these anchors.
@@ -79,19 +81,22 @@ def test_trains_detects_and_exports(name, shapes_data, pictures, tmp_path):
         params,
         class_names,
         config.TrainParams(
-            batch_size=2, max_number_of_steps=2, augmentation="none"
+            batch_size=2,
+            max_number_of_steps=2,
+            warmup_steps=0,
+            augmentation="none",
         ),
     )
     net = train.train(
         settings, tmp_path / "train", records.read(shapes_data, "train"), 48
     )
-    before = SSDNet(params)
-    moved = [
-        name
-        for name, variable in net.variables_by_name().items()
-        if np.any(variable != before.variables_by_name()[name])
-    ]
-    assert len(moved) == len(net.model.variables)
+    keras.utils.set_random_seed(settings.training.seed)
+    before = SSDNet(params).variables_by_name()
+    for variable_name, variable in net.variables_by_name().items():
+        # The smallest heads may not get a gradient from two small batches.
+        kernel = variable_name.endswith("/weights")
+        if kernel and matching.in_trunk(variable_name, params):
+            assert np.any(variable != before[variable_name]), variable_name
     found = serving.make_predict(net)(pictures)
     boxes, numbers = found["detection_boxes"], found["num_detections"]
     assert np.isfinite(boxes).all() and len(numbers) == len(pictures)
