@@ -165,12 +165,12 @@ def print_report(report: "Report", source: str) -> None:
     kinds = {
         "matched": (report.matched, "taken from the file"),
         "missing": (report.missing, "the net needs it, the file lacks it"),
-        "fresh": (report.fresh, "not the classifier's; training begins it"),
+        "fresh": (report.fresh, "no part of a classifier, starts fresh"),
         "shape mismatch": (mismatched, "in the net, and in the file"),
         "unused": (report.unused, "in the file, of no use to the net"),
     }
     command.print_table(
-        str(source),
+        pathlib.Path(source).name,
         ["what", "number", "meaning"],
         [
             [kind, len(names), meaning]
@@ -191,7 +191,7 @@ def inspect(path: str, name: str | None) -> None:
 
     arrays = formats.read(path, name).arrays
     command.print_table(
-        path,
+        pathlib.Path(path).name,
         ["name", "shape", "type"],
         [
             [key, "x".join(map(str, array.shape)) or "scalar", array.dtype]
