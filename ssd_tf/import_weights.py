@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from ssd_tf import command, config, files
+from ssd_tf import command, config, config_flags, files
 from ssd_tf.command import UserError
-from ssd_tf.presets import PRESETS
 
 if TYPE_CHECKING:
     from ssd_tf.weights.imported import Imported
@@ -51,9 +50,7 @@ flags.DEFINE_enum(
     "Where the weights come from [by what the file looks like].",
     flag_values=FLAGS,
 )
-flags.DEFINE_enum(
-    "model_name", None, list(PRESETS), "The net.", flag_values=FLAGS
-)
+config_flags.define_net(FLAGS)
 flags.DEFINE_string(
     "output", None, "Folder to write, a new one.", flag_values=FLAGS
 )
@@ -96,8 +93,7 @@ def import_weights(
       ignore_missing_vars: what the file lacks keeps its initial values.
 
     Returns:
-      What fitted; nothing was written unless it is complete or missing
-      variables are ignored.
+      What fitted; nothing was written unless it `fits`.
 
     Raises:
       FileExistsError: `output` is there and not empty.
@@ -111,7 +107,7 @@ def import_weights(
     keras.utils.set_random_seed(0)
     net = SSDNet(imported.params)
     report = matching.assign(net, imported)
-    if report.mismatched or (report.missing and not ignore_missing_vars):
+    if not report.fits(ignore_missing_vars):
         return report
     settings = config.Config(
         net.params, class_names, untrained=report.missing + report.fresh
@@ -119,7 +115,10 @@ def import_weights(
     with files.new_directory(output) as temporary:
         checkpoint.save_weights(net, temporary)
         config.save(settings, temporary)
-        files.write_json(temporary / REPORT_FILE, dataclasses.asdict(report))
+        files.write_json(
+            temporary / REPORT_FILE,
+            {**dataclasses.asdict(report), "assumed": imported.assumed},
+        )
     return report
 
 
@@ -205,19 +204,21 @@ def inspect(path: str, name: str | None) -> None:
 def main() -> None:
     """Reads the flags and imports or inspects."""
     if not FLAGS.inspect:
-        command.require(FLAGS, "input", "model_name", "output")
+        command.require(FLAGS, "input", "output")
     command.load_tensorflow()
     if FLAGS.inspect:
         inspect(FLAGS.inspect, FLAGS.format)
         return
+    from ssd_tf import starts
     from ssd_tf.weights import formats
 
     output = pathlib.Path(FLAGS.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: is there already; choose a new --output")
-    imported = formats.load(
-        FLAGS.input, PRESETS[FLAGS.model_name], FLAGS.format, FLAGS.ema
-    )
+    params = config_flags.read_net(FLAGS)
+    if FLAGS.trunk:
+        params = starts.with_trunk(params, FLAGS.trunk)
+    imported = formats.load(FLAGS.input, params, FLAGS.format, FLAGS.ema)
     report = import_weights(
         imported,
         class_names_of(imported, FLAGS.labels),
@@ -225,7 +226,9 @@ def main() -> None:
         FLAGS.ignore_missing_vars,
     )
     print_report(report, FLAGS.input)
-    if not output.exists():
+    for sentence in imported.assumed:
+        command.say(f"assumed: {sentence}")
+    if not report.fits(FLAGS.ignore_missing_vars):
         raise UserError(
             f"{FLAGS.input}: does not fill {FLAGS.model_name}: "
             f"{len(report.missing)} variables are missing, "

@@ -51,7 +51,7 @@ def both(tmp_path_factory):
 
 def test_all_of_an_ssd300_is_taken(both):
     report, _, net, _ = both
-    assert report.complete
+    assert report.fits()
     assert len(report.matched) == 71
     assert report.unused == ()
     assert net.params.num_classes == 21

@@ -60,7 +60,7 @@ def test_tensors_remember_what_was_taken():
 def test_a_complete_detector_is_taken_whole(arrays):
     target = SSDNet(PARAMS)
     report = matching.assign(target, Imported(arrays, PARAMS, unused=("x",)))
-    assert report.complete and set(report.matched) == set(arrays)
+    assert report.fits() and set(report.matched) == set(arrays)
     assert report.unused == ("x",) and not report.fresh
     for name, variable in target.variables_by_name().items():
         np.testing.assert_array_equal(variable, arrays[name])
@@ -75,7 +75,7 @@ def test_the_report_names_what_did_not_fit(arrays):
     target = SSDNet(PARAMS)
     before = target.variables_by_name()[other].numpy()
     report = matching.assign(target, Imported(some, PARAMS))
-    assert not report.complete
+    assert not report.fits(ignore_missing=True)
     assert report.missing == (gone,) and report.unused == ("stranger",)
     assert report.mismatched == (
         (other, arrays[other].shape, some[other].shape),
@@ -92,7 +92,7 @@ def test_of_a_classifier_only_the_trunk_is_expected(arrays):
     report = matching.assign(
         SSDNet(PARAMS), Imported(trunk, PARAMS, detector=False)
     )
-    assert report.complete
+    assert report.fits()
     scopes = {name.split("/")[0] for name in report.fresh}
     boxes = {f"{name}_box" for name in PARAMS.feat_layers}
     assert scopes == boxes | {"extra1", "extra2"}
@@ -199,7 +199,7 @@ def test_a_detector_becomes_a_checkpoint(arrays, net, tmp_path):
     report = import_weights.import_weights(
         Imported(arrays, PARAMS), ("cat", "dog"), output
     )
-    assert report.complete
+    assert report.fits()
     loaded = checkpoint.load_net(output)
     for name, variable in loaded.variables_by_name().items():
         np.testing.assert_array_equal(variable, arrays[name])
@@ -248,9 +248,12 @@ def test_the_command_refuses_with_one_line(trunk_file, tmp_path):
         *COMMAND, f"--input={path}", output, "--model_name=ssd_300_vgg"
     )
     assert str(path) in said and not (tmp_path / "out").exists()
-    assert "--output is missing" in error_of(
-        *COMMAND, f"--input={path}", "--model_name=ssd_300_vgg"
-    )
+    assert "--output is missing" in error_of(*COMMAND, f"--input={path}")
+    # An empty folder that is there already is no sign of success.
+    (tmp_path / "out").mkdir()
+    wide = (f"--input={path}", "--model_name=ssd_300_mobilenet_v2")
+    error_of(*COMMAND, output, *wide)
+    assert not any((tmp_path / "out").iterdir())
 
 
 def test_inspect_lists_names_and_shapes(tmp_path):

@@ -3,13 +3,12 @@
 import dataclasses
 import re
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import TESTS
 
-from ssd_tf import config, export, serving, train
+from ssd_tf import config, export, serving, train, transfer
 from ssd_tf.command import UserError
 from ssd_tf.datasets import records
 from ssd_tf.nets.ssd import SSDNet
@@ -84,24 +83,37 @@ def test_trains_detects_and_exports(name, shapes_data, pictures, tmp_path):
             batch_size=2,
             max_number_of_steps=2,
             warmup_steps=0,
+            # It would move every kernel without any gradient of the loss.
+            weight_decay=0.0,
             augmentation="none",
         ),
     )
+    before = {
+        key: variable.numpy()
+        for key, variable in SSDNet(params).variables_by_name().items()
+    }
     net = train.train(
-        settings, tmp_path / "train", records.read(shapes_data, "train"), 48
+        settings,
+        tmp_path / "train",
+        records.read(shapes_data, "train"),
+        48,
+        start=transfer.Start("known values", before),
     )
-    keras.utils.set_random_seed(settings.training.seed)
-    before = SSDNet(params).variables_by_name()
-    for variable_name, variable in net.variables_by_name().items():
+    for key, variable in net.variables_by_name().items():
         # The smallest heads may not get a gradient from two small batches.
-        kernel = variable_name.endswith("/weights")
-        if kernel and matching.in_trunk(variable_name, params):
-            assert np.any(variable != before[variable_name]), variable_name
+        if key.endswith("/weights") and matching.in_trunk(key, params):
+            assert np.any(variable != before[key]), key
     found = serving.make_predict(net)(pictures)
     boxes, numbers = found["detection_boxes"], found["num_detections"]
-    assert np.isfinite(boxes).all() and len(numbers) == len(pictures)
-    # Two steps after random weights something is likely everywhere.
-    assert np.all(numbers > 0)
+    assert boxes.shape == (len(pictures), 200, 4)
+    assert (
+        np.isfinite(boxes).all()
+        and np.isfinite(found["detection_scores"]).all()
+    )
+    # Without a threshold even an untrained net finds something.
+    images = np.zeros((1, *params.img_shape, 3), np.float32)
+    anything = net.detect(images, config.DetectionParams(select_threshold=0.0))
+    assert anything.num_detections[0] > 0
     path = export.export_saved_model(net, class_names, tmp_path / "export")
     served = tf.saved_model.load(str(path)).signatures["serving_default"]
     answer = served(image_bytes=tf.constant(pictures))
@@ -135,6 +147,31 @@ def test_other_sizes_keep_the_share_of_the_shorter_side(
     # Cells lie over the whole image and hardly beyond it.
     centres = net.flat_anchors[:, :2]
     assert centres.min() > 0 and centres.max() < 1.1
+
+
+@pytest.mark.parametrize(
+    ("name", "img_shape"),
+    [
+        # 65 pixels are 3 cells at stride 32, which is nearer to 22.
+        ("ssd_300_mobilenet_v2", (65, 65)),
+        ("ssd_300_mobilenet_v2", (17, 900)),
+        ("ssd_320_mobilenet_v2_fpnlite", (66, 33)),
+        ("ssd_300_vgg", (32, 300)),
+        ("ssd_300_resnet50", (33, 300)),
+    ],
+)
+def test_strides_are_those_of_the_layers(name, img_shape):
+    net = SSDNet(resized(PRESETS[name], img_shape))
+    sides = net.params.feat_shapes
+    strides = (8, 16, 32)[: 2 if name == "ssd_300_vgg" else 3]
+    for (h, w), stride in zip(sides, strides, strict=False):
+        assert (h, w) == tuple(-(-side // stride) for side in img_shape)
+
+
+def test_a_small_map_is_padded_where_it_lacks_cells_only():
+    # Maps of 2x29 and 1x27 cells before the 3x3 kernels of block10, block11.
+    net = SSDNet(resized(SSD_300_VGG, (96, 1800)))
+    assert net.params.feat_shapes[3:] == ((2, 29), (2, 27), (2, 25))
 
 
 def test_same_size_is_the_same_net():

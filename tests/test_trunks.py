@@ -91,7 +91,7 @@ def test_batch_norm_of_a_variant():
             SSD_300_MOBILENET_V2, trunk_variant=variant
         )
         layer = SSDNet(params).model.get_layer("block_3_expand_BN")
-        assert layer.epsilon == epsilon and layer.momentum == 0.99
+        assert layer.epsilon == epsilon and layer.momentum == 0.97
 
 
 @pytest.mark.parametrize("side", [224, 225])

@@ -6,12 +6,15 @@ Knows nothing of classes or anchors.
 
 import collections
 import importlib
+import math
 import re
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
+
+from ssd_tf.nets.layers import BATCH_NORM_DECAY
 
 STRIDES = (4, 8, 16, 32)
 # Epsilon of batch norm where the weights do not come from Keras or slim.
@@ -23,7 +26,7 @@ def application(
     name: str,
     variant: str = "keras",
     width_multiplier: float = 1.0,
-    batch_norm_decay: float = 0.99,
+    batch_norm_decay: float = BATCH_NORM_DECAY,
 ) -> tuple[Any, dict]:
     """A classifier of keras.applications without its top.
 
@@ -33,9 +36,7 @@ def application(
       variant: `torchvision` pads convolutions of stride 2 on all sides, where
         Keras and slim pad an even input on two only.
       width_multiplier: of all channels (the `alpha` of a MobileNet).
-      batch_norm_decay: of the moving averages. keras.applications sets
-        0.999, with which a run of some hundred steps is evaluated on
-        averages that still remember their initial values.
+      batch_norm_decay: of the moving averages.
 
     Returns:
       The last tensor, and those end points of `stride4`, `stride8`,
@@ -60,7 +61,7 @@ def application(
             layer.momentum = batch_norm_decay
             if variant == "torchvision":
                 layer.epsilon = _TORCH_EPSILON
-    return trunk.output, _end_points(trunk, inputs.shape[1])
+    return trunk.output, _end_points(trunk)
 
 
 def model_function(name: str) -> Callable[..., keras.Model]:
@@ -141,29 +142,44 @@ def snake_case(name: str) -> str:
     return re.sub(starts, "_", name).lower()
 
 
-def _end_points(trunk: keras.Model, height: int) -> dict[str, Any]:
+def _end_points(trunk: keras.Model) -> dict[str, Any]:
     """The last of the tensors with most channels for every stride, and the end.
 
     Only so is it the whole of what a model with branches knows there.
     """
+    strides = {id(trunk.inputs[0]): 1}
     end_points: dict[str, Any] = {}
-    for layer in trunk.layers:
-        tensor = layer.output
-        # What is padded for the next stride is no feature map of this one.
-        padded = isinstance(layer, keras.layers.ZeroPadding2D)
-        if len(tensor.shape) != 4 or padded:
+    # Sums may be operations without a layer.
+    for layer in trunk.operations:
+        # `layer.output` of a block of layers is a tensor inside it.
+        (node,) = layer._inbound_nodes
+        known = [
+            strides[id(tensor)]
+            for tensor in node.input_tensors
+            if id(tensor) in strides
+        ]
+        # What has been averaged over all places is no feature map.
+        if not known or type(layer).__name__.startswith("Global"):
             continue
-        name = _stride_name(height, tensor)
-        known = end_points.get(name, tensor)
-        if tensor.shape[-1] >= known.shape[-1]:
-            end_points[name] = tensor
-    end_points[_stride_name(height, trunk.output)] = trunk.output
+        (tensor,) = node.output_tensors
+        stride = max(known) * _stride_of(layer)
+        strides[id(tensor)] = stride
+        # Nor is what was only padded for the next stride.
+        padded = isinstance(layer, keras.layers.ZeroPadding2D)
+        widest = end_points.get(f"stride{stride}", tensor)
+        if tensor.shape[-1] >= widest.shape[-1] and not padded:
+            end_points[f"stride{stride}"] = tensor
+    end_points[f"stride{strides[id(trunk.output)]}"] = trunk.output
     wanted = [f"stride{stride}" for stride in STRIDES]
     return {name: end_points[name] for name in wanted if name in end_points}
 
 
-def _stride_name(height: int, tensor: Any) -> str:
-    return f"stride{2 ** round(np.log2(height / tensor.shape[1]))}"
+def _stride_of(layer: keras.Operation) -> int:
+    """Of a layer, or of all layers of a block such as ConvNeXt's."""
+    if hasattr(layer, "layers"):
+        return math.prod(map(_stride_of, layer.layers))
+    strides = getattr(layer, "strides", 1)
+    return strides if isinstance(strides, int) else strides[0]
 
 
 def _padded_on_all_sides(trunk: keras.Model, inputs: Any) -> keras.Model:

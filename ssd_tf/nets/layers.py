@@ -21,6 +21,11 @@ with warnings.catch_warnings():
 
 __all__ = ["arg_scope"]
 
+# Of the moving averages, as TFOD's SSD on MobileNetV2 has it. With Keras's own
+# .99 and .999 a run of some hundred steps is evaluated on averages that still
+# remember their initial values.
+BATCH_NORM_DECAY = 0.97
+
 _VARIABLE_NAMES = {
     "kernel": "weights",
     "bias": "biases",
@@ -164,7 +169,10 @@ def _normalize(inputs, normalizer_fn, activation_fn, scope):
 
 @add_arg_scope
 def batch_norm(
-    inputs, decay: float = 0.99, epsilon: float = 1e-3, scope: str = None
+    inputs,
+    decay: float = BATCH_NORM_DECAY,
+    epsilon: float = 1e-3,
+    scope: str = None,
 ):
     """Batch normalisation; `decay` is that of the moving averages."""
     return keras.layers.BatchNormalization(
@@ -186,11 +194,14 @@ def max_pool2d(
     )(inputs)
 
 
-def pad2d(inputs, pad: int, scope: str):
-    """Zero padding by `pad` cells on all four sides, as Caffe pads."""
-    return (
-        keras.layers.ZeroPadding2D(pad, name=scope)(inputs) if pad else inputs
-    )
+def pad2d(inputs, pad: int | tuple[int, int], scope: str):
+    """Zero padding by `pad` cells on all four sides, as Caffe pads.
+
+    Two numbers are for above and below, and for left and right.
+    """
+    if pad in (0, (0, 0)):
+        return inputs
+    return keras.layers.ZeroPadding2D(pad, name=scope)(inputs)
 
 
 def l2_normalization(inputs, scale: float, scope: str):

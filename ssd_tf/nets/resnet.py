@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from ssd_tf.nets.layers import (
+    BATCH_NORM_DECAY,
     arg_scope,
     batch_norm,
     conv2d,
@@ -52,7 +53,7 @@ def resnet_v1(
     inputs: Any,
     name: str,
     variant: str = "keras",
-    batch_norm_decay: float = 0.99,
+    batch_norm_decay: float = BATCH_NORM_DECAY,
 ) -> tuple[Any, dict]:
     """The trunk without its classifier.
 

@@ -10,7 +10,7 @@ from typing import Any
 from ssd_tf.nets.layers import conv2d, dropout, max_pool2d, repeat
 
 # End point, number of 3x3 convolutions, channels.
-_BLOCKS = (
+BLOCKS = (
     ("conv1", 2, 64),
     ("conv2", 2, 128),
     ("conv3", 3, 256),
@@ -32,7 +32,7 @@ def vgg_16(inputs: Any, dropout_rate: float = 0.0) -> tuple[Any, dict]:
     """
     end_points = {}
     net = inputs
-    for number, (scope, repetitions, channels) in enumerate(_BLOCKS, 1):
+    for number, (scope, repetitions, channels) in enumerate(BLOCKS, 1):
         net = repeat(net, repetitions, conv2d, channels, 3, scope=scope)
         end_points[f"block{number}"] = net
         if number < 5:

@@ -53,3 +53,5 @@ class Imported:
     # A whole SSD; else a classifier, whose net has only the background class.
     detector: bool = True
     unused: tuple[str, ...] = ()  # the file's names that nothing was made of
+    # What the file does not tell and was taken for granted, a sentence each.
+    assumed: tuple[str, ...] = ()

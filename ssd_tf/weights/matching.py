@@ -18,10 +18,9 @@ class Report:
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
     unused: tuple[str, ...]  # names in the file
 
-    @property
-    def complete(self) -> bool:
-        """Nothing required is missing or has another shape."""
-        return not self.missing and not self.mismatched
+    def fits(self, ignore_missing: bool = False) -> bool:
+        """Nothing has another shape, and nothing required is missing."""
+        return not self.mismatched and (ignore_missing or not self.missing)
 
 
 def in_trunk(name: str, params: SSDParams) -> bool:
