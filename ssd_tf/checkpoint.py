@@ -15,6 +15,8 @@ from ssd_tf.command import UserError
 from ssd_tf.nets.ssd import SSDNet
 
 PREFIX = "ckpt"
+# TensorFlow's name of the step that `manager` saves.
+_STEP = "step/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def find(path: str | os.PathLike) -> pathlib.Path:
@@ -55,6 +57,25 @@ def step_of(checkpoint: str | os.PathLike) -> int:
 def load_config(path: str | os.PathLike) -> config.Config:
     """The configuration that a checkpoint was trained with, see `find`."""
     return config.load(find(path).parent)
+
+
+def load_run_config(train_dir: str | os.PathLike) -> config.Config:
+    """The configuration of a run that can go on.
+
+    Args:
+      train_dir: with a checkpoint in it.
+
+    Raises:
+      UserError: there is none, or it has weights alone, as `save_weights`
+        saves them.
+    """
+    reader = tf.train.load_checkpoint(str(find(train_dir)))
+    if not reader.has_tensor(_STEP):
+        raise UserError(
+            f"{train_dir}: holds imported weights; start from them by "
+            f"--checkpoint_path={train_dir} and another --train_dir"
+        )
+    return config.load(train_dir)
 
 
 def load_net(
@@ -102,11 +123,14 @@ def check_same_net(
     Raises:
       UserError: other anchors, whitening, classes..., named with both values.
     """
-    scopes = [each.training.trainable_scopes for each in (before, settings)]
     pairs = {
         "class_names": (before.class_names, settings.class_names),
-        # The optimizer's state is that of the trained variables.
-        "trainable_scopes": tuple(scopes),
+        # The optimizer's state is that of the trained variables, which do not
+        # depend on the order.
+        "trainable_scopes": tuple(
+            tuple(sorted({*each.training.trainable_scopes}))
+            for each in (before, settings)
+        ),
     }
     for field in dataclasses.fields(settings.params):
         pairs[field.name] = tuple(

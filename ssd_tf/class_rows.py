@@ -1,7 +1,7 @@
 """Head surgery: a class predictor's rows from one list of classes to another.
 
 A row is what computes one class of one anchor. Channels are anchor-major, see
-`nets.ssd.ssd_multibox_layer`: `[a, C]` with the background as class 0.
+`nets.multibox.ssd_multibox_layer`: `[a, C]` with the background as class 0.
 """
 
 import dataclasses

@@ -76,8 +76,8 @@ _FLAGS: dict[type, dict[str, str]] = {
         "log_every_n_steps": "Steps between two log entries.",
         "max_to_keep": "Checkpoints kept, the latest.",
         "trainable_scopes": (
-            "Parts that are trained, such as `ssd_300_vgg/block4_box,conv7`; "
-            "all by default."
+            "Parts that are trained, such as `ssd_300_vgg/block4_box,conv7`, "
+            "in whole layers; all by default."
         ),
     },
     StartParams: {

@@ -8,7 +8,11 @@ stand in front, as in `ssd_300_vgg/conv6`.
 from collections.abc import Iterable, Sequence
 
 from ssd_tf.command import UserError
+from ssd_tf.nets.layers import variable_name
 from ssd_tf.nets.ssd import SSDNet
+
+# Scopes that a message lists at most.
+_SHOWN = 12
 
 
 def without_model(
@@ -50,12 +54,15 @@ def check(flag: str, scopes: Sequence[str], names: Iterable[str]) -> None:
       names: all that there are.
 
     Raises:
-      UserError: naming the scope and the first components that there are.
+      UserError: naming the scope and some of the first components that there
+        are.
     """
     names = list(names)
     for scope in scopes:
         if not any(under(name, [scope]) for name in names):
-            known = dict.fromkeys(name.split("/", 1)[0] for name in names)
+            known = [*dict.fromkeys(name.split("/", 1)[0] for name in names)]
+            if len(known) > _SHOWN:
+                known[_SHOWN:] = ["..."]
             raise UserError(
                 f"--{flag}: nothing is under {scope!r}; scopes are "
                 + ", ".join(known)
@@ -65,6 +72,9 @@ def check(flag: str, scopes: Sequence[str], names: Iterable[str]) -> None:
 def freeze_others(net: SSDNet, trainable: Sequence[str]) -> None:
     """Only the layers under some scopes are trained from now on.
 
+    A layer is trained or frozen as a whole: a variable's name stands for all
+    of its layer.
+
     Batch norm that is not trained runs on its moving statistics and leaves
     them alone, which Keras sees to.
 
@@ -73,16 +83,12 @@ def freeze_others(net: SSDNet, trainable: Sequence[str]) -> None:
       trainable: scopes, with or without the model's; all layers if empty.
 
     Raises:
-      UserError: there is no layer with weights under a scope.
+      UserError: there is no variable under a scope.
     """
     if not trainable:
         return
     wanted = without_model(trainable, [net.params.model_name, net.model_scope])
-    layers = {
-        layer.name.replace(".", "/"): layer
-        for layer in net.model.layers
-        if layer.weights
-    }
-    check("trainable_scopes", wanted, layers)
-    for name, layer in layers.items():
-        layer.trainable = under(name, wanted)
+    check("trainable_scopes", wanted, net.variables_by_name())
+    for layer in net.model.layers:
+        names = map(variable_name, layer.weights)
+        layer.trainable = any(under(name, wanted) for name in names)

@@ -1,7 +1,9 @@
 """What a training starts from: a run, a TF1 checkpoint, any file of weights.
 
-Reads it and takes over what travels with the weights; `transfer.apply` puts
-them into the net. Knows neither flags nor file formats.
+Chooses who reads it, as the options of `StartParams` say, and takes over what
+travels with the weights; `transfer.apply` puts them into the net. Messages
+name the options as flags of train_ssd.py. How files are made is left to
+`ssd_tf.weights`.
 """
 
 import dataclasses
@@ -17,7 +19,7 @@ from ssd_tf.command import UserError, say
 from ssd_tf.config import Config, SSDParams, StartParams
 from ssd_tf.nets import applications, resnet
 from ssd_tf.transfer import Start
-from ssd_tf.weights import formats, tf_checkpoint
+from ssd_tf.weights import formats, slim, tf_checkpoint
 from ssd_tf.weights.imported import Imported
 
 # What the weights of a trunk were trained with, whoever uses them.
@@ -39,14 +41,16 @@ def begin(
       None where there are none to be read.
 
     Raises:
-      UserError: options contradict each other, or there are no such weights.
+      UserError: options contradict each other, there are no such weights, or
+        the train_dir has those of another trunk or imported ones.
     """
     _check_options(options)
     path, backbone = options.checkpoint_path, options.backbone_weights
     if tf.train.latest_checkpoint(str(train_dir)):
+        before = checkpoint.load_run_config(train_dir).params
+        _check_trunk(train_dir, before, settings.params, "another --train_dir")
         if path or backbone:
             say(f"{train_dir} has a checkpoint; {path or backbone} is not read")
-        before = config.load(train_dir).params
         return _with(settings, before, (*_OF_TRUNK, "anchor_clip")), None
     if path:
         return from_checkpoint(path, settings, options)
@@ -77,6 +81,9 @@ def from_checkpoint(
 ) -> tuple[Config, Start]:
     """Reads a train_dir, a checkpoint in one, or a TF1 checkpoint.
 
+    A TF1 checkpoint under the scope of a network of TF-Slim is a classifier,
+    unless it has heads.
+
     Returns and raises: see `begin`.
     """
     path = pathlib.Path(path)
@@ -84,13 +91,21 @@ def from_checkpoint(
     v1 = path.is_file()  # ours are prefixes of two files
     if (folder / config.CONFIG_FILE).is_file() and not v1:
         return _from_run(path, settings, options)
-    return _from_tf1(path, settings, options)
+    if v1:
+        _check_tensorflow(path)
+    names = tf_checkpoint.variable_names(path)
+    scope = _scope(names, settings, options)
+    if scope in slim.SCOPES and not _has_heads(names, scope):
+        imported = formats.load(path, settings.params, "slim")
+        options = dataclasses.replace(options, checkpoint_model_scope=scope)
+        return from_imported(str(path), imported, settings, options)
+    return _from_tf1(path, scope, settings, options)
 
 
 def _from_run(path, settings, options):
     """Weights that this package has saved; config.json tells all of them."""
     before = checkpoint.load_config(path)
-    _check_trunk(path, before.params, settings.params)
+    _check_trunk(path, before.params, settings.params, "other weights")
     scope, model_scopes = options.checkpoint_model_scope, _model_scopes(before)
     if scope and scope.strip("/") not in model_scopes:
         raise UserError(
@@ -103,18 +118,49 @@ def _from_run(path, settings, options):
         {name: each.numpy() for name, each in net.variables_by_name().items()},
         net.params,
         _class_rows(before.class_names, settings),
-        _excluded(options, settings, *model_scopes),
-        before.untrained,
+        excluded=_excluded(options, settings, *model_scopes),
+        untrained=before.untrained,
         ignore_missing=options.ignore_missing_vars,
     )
     return _with(settings, before.params, _travels(start, settings)), start
 
 
-def _from_tf1(path, settings, options):
+def _check_tensorflow(path: pathlib.Path) -> None:
+    """Refuses files of other software, with what they are good for."""
+    name = formats.guess(path)
+    if name not in ("port", "slim"):
+        raise UserError(
+            f"{path}: a {name} file, no TensorFlow checkpoint; give it as "
+            f"--backbone_weights={path}, or convert it with python -m "
+            "ssd_tf.import_weights"
+        )
+
+
+def _scope(names: list[str], settings: Config, options: StartParams) -> str:
+    """Under which of its scopes a TF1 checkpoint has the weights.
+
+    By default it is the model's, else that of the one network of TF-Slim.
+    """
+    if options.checkpoint_model_scope:
+        return options.checkpoint_model_scope.strip("/")
+    model_scope = _model_scopes(settings)[-1]
+    known = {name.split("/", 1)[0] for name in names}
+    classifiers = known.intersection(slim.SCOPES)
+    if model_scope in known or len(classifiers) != 1:
+        return model_scope
+    return classifiers.pop()
+
+
+def _has_heads(names: list[str], scope: str) -> bool:
+    return any(
+        name.startswith(f"{scope}/") and "_box/" in name for name in names
+    )
+
+
+def _from_tf1(path, scope, settings, options):
     """Weights under a scope; of their meaning the file says nothing."""
     arrays = tf_checkpoint.read(path).arrays
-    scope = options.checkpoint_model_scope or _model_scopes(settings)[-1]
-    front = f"{scope.strip('/')}/"
+    front = f"{scope}/"
     variables = {
         name.removeprefix(front): array
         for name, array in arrays.items()
@@ -133,7 +179,8 @@ def _from_tf1(path, settings, options):
     start = Start(
         str(path),
         variables,
-        excluded=_excluded(options, settings, scope),
+        class_names_known=False,
+        excluded=_excluded(options, settings),
         ignore_missing=options.ignore_missing_vars,
     )
     return settings, start
@@ -143,12 +190,15 @@ def from_imported(
     path: str, imported: Imported, settings: Config, options: StartParams
 ) -> tuple[Config, Start]:
     """Takes what an importer has read from a file; see `begin`."""
+    for sentence in imported.assumed:
+        say(f"assumed: {sentence}")
     start = Start(
         path,
         imported.variables,
         imported.params,
         _class_rows(imported.class_names, settings),
-        _excluded(options, settings),
+        class_names_known=imported.class_names is not None,
+        excluded=_excluded(options, settings),
         detector=imported.detector,
         ignore_missing=options.ignore_missing_vars,
     )
@@ -162,9 +212,9 @@ def _model_scopes(settings: Config) -> tuple[str, str]:
 
 
 def _excluded(options, settings, *model_scopes) -> tuple[str, ...]:
+    fronts = (*_model_scopes(settings), options.checkpoint_model_scope)
     return scopes.without_model(
-        options.checkpoint_exclude_scopes,
-        (*_model_scopes(settings), *model_scopes),
+        options.checkpoint_exclude_scopes, (*fronts, *model_scopes)
     )
 
 
@@ -176,13 +226,16 @@ def _class_rows(
     return ClassRows(before, settings.class_names)
 
 
-def _check_trunk(path, before: SSDParams, wanted: SSDParams) -> None:
+def _check_trunk(
+    path, before: SSDParams, wanted: SSDParams, other: str
+) -> None:
     for name in ("trunk", "width_multiplier"):
         old, new = getattr(before, name), getattr(wanted, name)
         if old != new:
             raise UserError(
                 f"{path}: was trained with {name} {old}, not {new}; choose "
-                f"--model_name={before.model_name}, or other weights"
+                f"--model_name={before.model_name} and --trunk as then, or "
+                f"{other}"
             )
 
 

@@ -2,7 +2,7 @@
 
 Runs on one device, on several GPUs of a host and on several hosts by the same
 code: a plain loop over `strategy.run`. Boxes are encoded on the device, inside
-the step. Knows neither file formats nor flags.
+the step. Knows no file formats, and flags only to name a remedy.
 """
 
 import contextlib
@@ -148,16 +148,10 @@ def train(
     chief = strategies.is_chief(strategy)
     latest = tf.train.latest_checkpoint(str(train_dir))
     with strategy.scope():
-        net = _build(settings.params, training.precision)
+        net, report = _begin(settings, train_dir, start)
         settings = dataclasses.replace(settings, params=net.params)
-        if latest:
-            before = config.load(train_dir)
-            checkpoint.check_same_net(train_dir, before, settings)
-        elif start:
-            report = transfer.apply(net, start)
-            if chief:
-                transfer.show(report)
-        scopes.freeze_others(net, training.trainable_scopes)
+        if report and chief:
+            transfer.show(report)
         if strategy.num_replicas_in_sync > 1:
             synchronize_batch_norm(net.model)
         optimizer = optimizers.make_optimizer(
@@ -180,21 +174,29 @@ def train(
         train_step = make_train_step(net, optimizer, training, strategy)
         log = MetricsLog(train_dir, int(step)) if chief else None
         try:
-            _loop(
-                train_step,
-                iter(batches),
-                step,
-                manager,
-                optimizer,
-                training,
-                log,
-            )
+            _loop(train_step, iter(batches), step, manager, training, log)
         except KeyboardInterrupt:
             # Ctrl-C loses nothing, where no other process waits for this one.
             if strategies.is_alone(strategy):
                 manager.save(checkpoint_number=int(step))
             raise
     return net
+
+
+def _begin(
+    settings: Config, train_dir: pathlib.Path, start: transfer.Start | None
+) -> tuple[SSDNet, transfer.Report | None]:
+    """The net before its first step here, and what it started from."""
+    net = _build(settings.params, settings.training.precision)
+    report = None
+    if tf.train.latest_checkpoint(str(train_dir)):
+        settings = dataclasses.replace(settings, params=net.params)
+        before = checkpoint.load_run_config(train_dir)
+        checkpoint.check_same_net(train_dir, before, settings)
+    elif start:
+        report = transfer.apply(net, start)
+    scopes.freeze_others(net, settings.training.trainable_scopes)
+    return net, report
 
 
 def _build(params: SSDParams, precision: str) -> SSDNet:
@@ -232,7 +234,7 @@ def _batches(records, settings, first_step, context):
     )
 
 
-def _loop(train_step, batches, step, manager, optimizer, training, log):
+def _loop(train_step, batches, step, manager, training, log):
     """Step after step from `step` on; logs, and saves now and then."""
     last = training.max_number_of_steps
     first = int(step)
@@ -246,7 +248,7 @@ def _loop(train_step, batches, step, manager, optimizer, training, log):
                 values = _finite(terms, number)
                 text = in_short(values)
                 if log:
-                    rate = float(optimizer.learning_rate)
+                    rate = float(manager.checkpoint.optimizer.learning_rate)
                     log.write(number, {**values, "learning_rate": rate})
             if saves:
                 _check_weights(manager.checkpoint.model, number)

@@ -1,11 +1,11 @@
 """Weights of elsewhere into the net that is to be trained, and what fitted.
 
-`ssd_tf.starts` reads them. Knows neither files nor flags.
+`ssd_tf.starts` reads them. Knows no files, and flags only to name a remedy.
 """
 
 import collections
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -26,6 +26,8 @@ _OF_HEADS = (
     "prior_scaling",
 )
 _MISSING = "missing there"
+# Names of either side in a message.
+_SHOWN = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Start:
     params: SSDParams | None = None
     # Where the classes are others than those that are wanted.
     rows: ClassRows | None = None
+    class_names_known: bool = True  # else rows are kept by number
     excluded: tuple[str, ...] = ()  # scopes of `scopes.without_model`
     untrained: tuple[str, ...] = ()  # variables that were initial values
     detector: bool = True  # else a classifier, which is all trunk
@@ -68,7 +71,9 @@ class Report:
     params: SSDParams  # of the net
     taken: tuple[str, ...]  # names of the net's variables
     fresh: dict[str, str]  # names of the others, and why
+    # Of class predictors; None where none was taken, or as they were.
     rows: ClassRows | None
+    rows_by_number: bool  # some were taken, of classes that nobody names
 
 
 def apply(net: SSDNet, start: Start) -> Report:
@@ -80,8 +85,8 @@ def apply(net: SSDNet, start: Start) -> Report:
       start: the weights.
 
     Raises:
-      UserError: something is missing or of another shape, the heads are of
-        other anchors, or an excluded scope is nowhere.
+      UserError: something is missing or of another shape, nothing at all is
+        taken, the heads are of other anchors, or an excluded scope is nowhere.
     """
     ours, taken = net.variables_by_name(), start.taken
     scopes.check(
@@ -105,6 +110,8 @@ def apply(net: SSDNet, start: Start) -> Report:
         if name not in taken
     }
     _check_shapes(start.source, result.mismatched)
+    if not result.matched:
+        raise UserError(_why_nothing(start, net))
     if not start.ignore_missing:
         _check_missing(start.source, fresh)
     shows_rows = any(has_rows(name) for name in result.matched)
@@ -114,6 +121,7 @@ def apply(net: SSDNet, start: Start) -> Report:
         result.matched,
         fresh,
         start.rows if shows_rows else None,
+        shows_rows and not start.class_names_known,
     )
 
 
@@ -123,6 +131,30 @@ def _why_fresh(name: str, start: Start, expected: bool) -> str:
     if name in start.untrained:
         return "not trained there"
     return _MISSING if expected else "not in a classifier"
+
+
+def _why_nothing(start: Start, net: SSDNet) -> str:
+    """One line on a start that has nothing for a net."""
+    ours, theirs = net.variables_by_name(), start.variables
+    remedy = (
+        "choose a --model_name, a --checkpoint_model_scope and weights that "
+        "go together"
+    )
+    if any(
+        name in ours and scopes.under(name, start.excluded) for name in theirs
+    ):
+        remedy = "exclude less by --checkpoint_exclude_scopes"
+    return (
+        f"{start.source}: nothing would be taken of {_first(theirs)} for "
+        f"{net.params.model_name}'s {_first(ours)}; {remedy}"
+    )
+
+
+def _first(names: Iterable[str]) -> str:
+    first = [*names]
+    if len(first) > _SHOWN:
+        first[_SHOWN:] = ["..."]
+    return ", ".join(first)
 
 
 def _check_missing(source: str, fresh: dict[str, str]) -> None:
@@ -186,10 +218,9 @@ def show(report: Report) -> None:
     """Prints which part of a net started from where."""
     rows: collections.Counter = collections.Counter()
     for name in report.taken:
-        trunk = matching.in_trunk(name, report.params)
-        rows["trunk" if trunk else name.split("/")[0], "loaded"] += 1
+        rows[_part(name, report.params), "loaded"] += 1
     for name, why in report.fresh.items():
-        rows[name.split("/")[0], f"fresh: {why}"] += 1
+        rows[_part(name, report.params), f"fresh: {why}"] += 1
     say(f"weights from {report.source}")
     print_table(
         "Parts of the net",
@@ -202,3 +233,14 @@ def show(report: Report) -> None:
             ["class", "rows"],
             report.rows.table(),
         )
+    if report.rows_by_number:
+        say(
+            f"class names of {report.source} are unknown; rows are kept by "
+            "number"
+        )
+
+
+def _part(name: str, params: SSDParams) -> str:
+    """What a variable is counted under: a trunk has many first components."""
+    in_trunk = matching.in_trunk(name, params)
+    return "trunk" if in_trunk else name.split("/", 1)[0]

@@ -77,6 +77,34 @@ def test_weights_that_only_fit_by_their_shapes_are_refused(trained, changes):
         checkpoint.check_same_net("run", trained.settings, other)
 
 
+def test_the_order_of_trained_parts_does_not_matter(trained):
+    def with_scopes(*scopes):
+        training = dataclasses.replace(
+            trained.settings.training, trainable_scopes=scopes
+        )
+        return dataclasses.replace(trained.settings, training=training)
+
+    before = with_scopes("extra1", "stride8_box")
+    checkpoint.check_same_net(
+        "run", before, with_scopes("stride8_box", "extra1", "extra1")
+    )
+    with pytest.raises(UserError, match=r"\('extra1', 'stride8_box'\), not"):
+        checkpoint.check_same_net("run", before, with_scopes("extra1"))
+
+
+def test_weights_alone_are_no_run_that_could_go_on(trained, tmp_path):
+    before = checkpoint.load_config(trained.train_dir)
+    assert checkpoint.load_run_config(trained.train_dir) == before
+    checkpoint.save_weights(trained.net, tmp_path)
+    config.save(before, tmp_path)
+    with pytest.raises(UserError) as error:
+        checkpoint.load_run_config(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: holds imported weights; start from them by "
+        f"--checkpoint_path={tmp_path} and another --train_dir"
+    )
+
+
 def test_a_part_of_a_net_detects_nothing_before_it_is_trained(
     trained, tmp_path
 ):

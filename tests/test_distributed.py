@@ -5,7 +5,12 @@ import socket
 
 import numpy as np
 import pytest
-from processes import finish, start_training
+import train_process
+from processes import TESTS, finish, start, start_training
+
+from ssd_tf import checkpoint, class_rows, config, scopes
+from ssd_tf.datasets import catalog
+from ssd_tf.nets.ssd import SSDNet
 
 STEPS = 8
 
@@ -63,3 +68,50 @@ def test_replicas_do_not_change_the_loss(shapes_data, tmp_path):
     assert "ckpt-8.index" in saved
     # The other worker's copy of the checkpoint is gone.
     assert not [name for name in saved if name.startswith(".worker")]
+
+
+def values(net):
+    return {name: x.numpy() for name, x in net.variables_by_name().items()}
+
+
+@pytest.mark.slow
+def test_replicas_start_and_freeze_as_one_device_does(shapes_data, tmp_path):
+    names = catalog.class_names(shapes_data)
+    before = train_process.settings("vgg", ["whale", *names[:0:-1]], STEPS)
+    source = SSDNet(before.params)
+    checkpoint.save_weights(source, tmp_path / "source")
+    config.save(before, tmp_path / "source")
+    trained = ("conv7", "block8", "block8_box", "block4_box/conv_cls")
+    for mode in ("one", "mirrored"):
+        run = (mode, "vgg", shapes_data, tmp_path / mode, STEPS)
+        start_from = (tmp_path / "source", *trained)
+        finish(start(TESTS / "train_process.py", *run, *start_from))
+    # As above.
+    np.testing.assert_allclose(
+        loss_terms(tmp_path / "mirrored"),
+        loss_terms(tmp_path / "one"),
+        rtol=5e-4,
+    )
+    was = values(source)
+    one, mirrored = (
+        values(checkpoint.load_net(tmp_path / mode))
+        for mode in ("one", "mirrored")
+    )
+    frozen = [name for name in was if not scopes.under(name, trained)]
+    assert "conv6/weights" in frozen and len(frozen) < len(was)
+    for name in frozen:
+        np.testing.assert_array_equal(one[name], mirrored[name])
+        if not class_rows.has_rows(name):
+            np.testing.assert_array_equal(one[name], was[name])
+    for name in set(was).difference(frozen):
+        assert not np.array_equal(mirrored[name], was[name]), name
+    # A frozen head: whose class it was has moved from the end to the front.
+    now, old = (
+        each["block7_box/conv_cls/weights"].reshape(
+            3, 3, 1024, -1, len(names) + 1
+        )
+        for each in (mirrored, was)
+    )
+    np.testing.assert_array_equal(now[..., 2:], old[..., :1:-1])
+    np.testing.assert_array_equal(now[..., 0], old[..., 0])
+    assert not np.array_equal(now[..., 1], old[..., 1])

@@ -104,6 +104,15 @@ def test_a_train_dir_of_other_classes_is_refused(trained):
         train.train(other, trained.train_dir, trained.records(), 48)
 
 
+def test_imported_weights_are_not_trained_where_they_are(trained, tmp_path):
+    checkpoint.save_weights(trained.net, tmp_path)
+    config.save(checkpoint.load_config(trained.train_dir), tmp_path)
+    files = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match="imported weights; start from them"):
+        train.train(trained.settings, tmp_path, trained.records(), 48)
+    assert sorted(tmp_path.iterdir()) == files
+
+
 def test_other_trained_parts_are_refused_when_going_on(trained):
     training = dataclasses.replace(
         trained.settings.training, trainable_scopes=("extra1",)
@@ -114,26 +123,28 @@ def test_other_trained_parts_are_refused_when_going_on(trained):
 
 
 @pytest.mark.parametrize(
-    ("side", "trunk", "reason"),
+    ("first_layer", "reason"),
     [
-        (20, "VGG16", "pixels: Computed output size would be zero or negative"),
-        (12, "MobileNetV2", "pixels: the trunk has no end point 'stride32'"),
+        ("stride8", "Computed output size would be zero or negative"),
+        ("stride2", "the trunk has no end point 'stride2', only stride4"),
     ],
     ids=["pooling", "stride"],
 )
-def test_a_net_that_its_input_is_too_small_for_is_refused(
-    trained, tmp_path, side, trunk, reason
+def test_a_net_that_cannot_be_built_is_refused(
+    trained, tmp_path, first_layer, reason
 ):
+    side = 20 if first_layer == "stride8" else 64
     params = dataclasses.replace(
         trained.settings.params,
         img_shape=(side, side),
-        trunk=trunk,
+        feat_layers=(first_layer, *trained.settings.params.feat_layers[1:]),
+        trunk="VGG16",
         width_multiplier=1.0,
     )
     other = dataclasses.replace(trained.settings, params=params)
     with pytest.raises(UserError) as error:
         train.train(other, tmp_path, trained.records(), 48)
-    assert f"for {side}x{side} {reason}" in str(error.value)
+    assert f"for {side}x{side} pixels: {reason}" in str(error.value)
     assert "choose another --image_size" in str(error.value)
 
 

@@ -21,6 +21,7 @@ from ssd_tf import (
 )
 from ssd_tf.command import UserError
 from ssd_tf.config import Config, StartParams
+from ssd_tf.nets.layers import variable_name
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.weights.imported import Imported
 
@@ -52,7 +53,7 @@ def save(net, settings, folder, **changes):
     return folder
 
 
-def write_tf1(net, prefix, scope, without=()):
+def write_tf1(net, prefix, scope, without=(), **others):
     """A checkpoint by names, as TensorFlow 1 writes it, with a slot."""
     arrays = {
         f"{scope}/{name}": each.numpy()
@@ -60,6 +61,7 @@ def write_tf1(net, prefix, scope, without=()):
         if not name.startswith(without or "-")
     }
     arrays["global_step"] = np.int64(7)
+    arrays |= {f"{scope}/{name}": array for name, array in others.items()}
     arrays[f"{scope}/conv7/biases/Momentum"] = np.ones(1024, np.float32)
     tf.raw_ops.SaveV2(
         prefix=str(prefix),
@@ -123,6 +125,19 @@ def test_an_unknown_scope_is_named_with_those_that_there_are():
     assert str(error.value) == (
         "--x_scopes: nothing is under 'conv'; scopes are conv6, conv7"
     )
+    with pytest.raises(UserError, match=r"scopes are b0, .*, b11, \.\.\.$"):
+        scopes.check("x_scopes", ["b"], [f"b{i}/w" for i in range(13)])
+
+
+@pytest.mark.parametrize("end", ["", "/weights"])
+def test_a_variables_name_stands_for_its_layer(end):
+    net = SSDNet(settings_of("mobilenet", BEFORE).params)
+    layer = "stride8_box/conv_cls/pointwise"
+    scopes.freeze_others(net, [f"ssd_128_mobilenet_v2/{layer}{end}"])
+    assert [variable_name(x) for x in net.model.trainable_variables] == [
+        f"{layer}/weights",
+        f"{layer}/biases",
+    ]
 
 
 # Head surgery.
@@ -318,18 +333,18 @@ def test_heads_may_move_to_another_size_of_input(vgg):
 
 def test_a_tf1_checkpoint_goes_by_scope(vgg, tmp_path):
     _, _, source = vgg
-    path = write_tf1(source, tmp_path / "old", "vgg_16", ("conv6", "block"))
+    path = write_tf1(source, tmp_path / "old", "mine", ("conv6", "block"))
     settings = settings_of("vgg", BEFORE)
-    with pytest.raises(UserError, match="under 'ssd_300_vgg', only .*vgg_16"):
+    with pytest.raises(UserError, match="under 'ssd_300_vgg', only .*mine"):
         begun(path, settings)
-    scope = {"checkpoint_model_scope": "vgg_16"}
+    scope = {"checkpoint_model_scope": "mine/"}
     with pytest.raises(UserError, match=r"old: conv6/weights is missing, one"):
         begun(path, settings, **scope)
     changed, net, report = begun(
         path,
         settings,
         **scope,
-        checkpoint_exclude_scopes=("ssd_300_vgg/conv6", "vgg_16/block4_box"),
+        checkpoint_exclude_scopes=("ssd_300_vgg/conv6", "mine/block4_box"),
         ignore_missing_vars=True,
     )
     assert changed == settings
@@ -340,6 +355,157 @@ def test_a_tf1_checkpoint_goes_by_scope(vgg, tmp_path):
     assert {name.split("/")[0] for name in report.taken} == {
         *("conv1", "conv2", "conv3", "conv4", "conv5", "conv7")
     }
+
+
+def test_a_classifier_of_tf_slim_fills_the_trunk(vgg, tmp_path):
+    _, _, source = vgg
+    # fc6 and fc7 count the units that they compute.
+    fc6, fc7 = (
+        np.zeros(s, np.float32) for s in ((7, 7, 512, 4096), (4096,) * 2)
+    )
+    fc6[:], fc7[:] = np.arange(4096), np.arange(4096)
+    biases = np.arange(4096, dtype=np.float32)
+    dense = {"fc6/weights": fc6, "fc7/weights": fc7[None, None]}
+    dense |= {"fc6/biases": biases, "fc7/biases": biases}
+    others = ("conv6", "conv7", "block")
+    path = write_tf1(source, tmp_path / "vgg", "vgg_16", others, **dense)
+    changed, net, report = begun(
+        path,
+        settings_of("vgg", BEFORE),
+        checkpoint_exclude_scopes=("vgg_16/conv5", "ssd_300_vgg/block8"),
+    )
+    # Of preprocessing/vgg_preprocessing.py in tensorflow/models.
+    assert changed.params.image_mean == (123.68, 116.78, 103.94)
+    assert changed.params.trunk_variant == "slim"
+    now, was = values(net), values(source)
+    for name in ("conv6", "conv7"):
+        units = np.arange(0, 4096, 4)
+        np.testing.assert_array_equal(now[f"{name}/biases"], units)
+        np.testing.assert_array_equal(now[f"{name}/weights"][0, 0, 7], units)
+    np.testing.assert_array_equal(
+        now["conv1/conv1_2/weights"], was["conv1/conv1_2/weights"]
+    )
+    excluded = ("conv5", "block8")
+    for name, why in report.fresh.items():
+        known = scopes.under(name, excluded)
+        assert why == ("excluded" if known else "not in a classifier")
+        assert name.startswith(("conv5", "block"))
+    assert len(report.taken) == 2 * (2 + 2 + 3 + 3 + 2)
+
+
+def test_a_classifier_of_tf_slim_has_to_be_the_trunks(vgg, tmp_path):
+    path = write_tf1(vgg[2], tmp_path / "vgg", "vgg_16", ("conv6", "block"))
+    scope = {"checkpoint_model_scope": "vgg_16"}
+    with pytest.raises(UserError, match=r"vgg: conv6/weights is missing, one"):
+        begun(path, settings_of("vgg", BEFORE), **scope)
+    with pytest.raises(
+        UserError, match="does not fit --model_name=ssd_128_mob"
+    ):
+        begun(path, settings_of("mobilenet", BEFORE), **scope)
+
+
+@pytest.mark.parametrize(
+    ("name", "start_of_file", "kind"),
+    [
+        ("a.h5", b"\x89HDF\r\n\x1a\n", "keras"),
+        ("a.caffemodel", b"\n\x03VGG", "caffe"),
+        ("a.pth", b"\x80\x02\x8a\n", "torch"),
+    ],
+    ids=["keras", "caffe", "torch"],
+)
+def test_files_of_other_software_are_no_checkpoint(
+    name, start_of_file, kind, tmp_path
+):
+    path = tmp_path / name
+    path.write_bytes(start_of_file.ljust(64))
+    with pytest.raises(UserError) as error:
+        starts.from_checkpoint(path, settings_of("vgg", BEFORE), StartParams())
+    assert str(error.value) == (
+        f"{path}: a {kind} file, no TensorFlow checkpoint; give it as "
+        f"--backbone_weights={path}, or convert it with python -m "
+        "ssd_tf.import_weights"
+    )
+
+
+def test_what_has_nothing_for_the_net_is_refused(vgg, tmp_path):
+    path = tmp_path / "old"
+    names = [f"mine/Conv/{index}" for index in range(4)]
+    tf.raw_ops.SaveV2(
+        prefix=str(path),
+        tensor_names=names,
+        shape_and_slices=[""] * 4,
+        tensors=[np.ones(3, np.float32)] * 4,
+    )
+    settings = settings_of("vgg", BEFORE)
+    ours = "ssd_300_vgg's conv1/conv1_1/weights, conv1/conv1_1/biases, conv1/"
+    for options in ({"ignore_missing_vars": True}, {}):
+        with pytest.raises(UserError) as error:
+            begun(path, settings, checkpoint_model_scope="mine", **options)
+        message = str(error.value)
+        assert message.startswith(
+            f"{path}: nothing would be taken of Conv/0, Conv/1, Conv/2, ... "
+            f"for {ours}"
+        )
+        assert message.endswith(
+            "choose a --model_name, a --checkpoint_model_scope and weights "
+            "that go together"
+        )
+    with pytest.raises(UserError) as error:
+        begun(vgg[0], settings, checkpoint_exclude_scopes=("ssd_300_vgg",))
+    assert f"{vgg[0]}: nothing would be taken of conv1/" in str(error.value)
+    assert ours in str(error.value)
+    assert str(error.value).endswith("less by --checkpoint_exclude_scopes")
+
+
+def test_unnamed_classes_are_kept_by_number_and_that_is_said(
+    vgg, tmp_path, capsys
+):
+    _, settings, source = vgg
+    path = write_tf1(source, tmp_path / "old", "ssd_300_vgg")
+    unknown = f"class names of {path} are unknown; rows are kept by number"
+    _, net, report = begun(path, settings)
+    name = "block4_box/conv_cls/weights"
+    np.testing.assert_array_equal(values(net)[name], values(source)[name])
+    transfer.show(report)
+    assert unknown in capsys.readouterr().out
+    heads = tuple(f"{layer}_box" for layer in settings.params.feat_layers)
+    _, _, report = begun(path, settings, checkpoint_exclude_scopes=heads)
+    transfer.show(report)
+    assert unknown not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("class_names", [None, BEFORE], ids=["none", "known"])
+def test_what_an_import_took_for_granted_is_said(vgg, class_names, capsys):
+    _, settings, source = vgg
+    imported = Imported(
+        values(source),
+        source.params,
+        class_names=class_names,
+        assumed=("the anchors are those of VOC",),
+    )
+    changed, weights = starts.from_imported(
+        "a.caffemodel", imported, settings, StartParams()
+    )
+    transfer.show(transfer.apply(SSDNet(changed.params), weights))
+    shown = capsys.readouterr().out
+    assert "assumed: the anchors are those of VOC\n" in shown
+    assert ("a.caffemodel are unknown; rows" in shown) == (class_names is None)
+
+
+def test_a_trunk_is_one_part_whatever_it_started_from(capsys):
+    params = settings_of("mobilenet", BEFORE).params
+    why = "missing there"
+    fresh = {"Conv1/weights": why, "bn_Conv1/beta": why, "extra1_box/a": why}
+    transfer.show(
+        transfer.Report("a", params, ("Conv1/b",), fresh, None, False)
+    )
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.strip("│").split("│") for line in lines if line[0] == "│"]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["trunk", "1", "loaded"],
+        ["trunk", "2", "fresh: missing there"],
+        ["extra1_box", "1", "fresh: missing there"],
+    ]
 
 
 def test_another_number_of_classes_in_a_tf1_checkpoint(vgg, tmp_path):
@@ -474,10 +640,22 @@ def test_what_is_frozen_stays_and_batch_norm_with_it(trained, tmp_path, capsys):
         np.testing.assert_array_equal(value, now[name])
 
 
+def test_another_trunk_is_refused_before_anything_is_said(trained, capsys):
+    params = dataclasses.replace(
+        trained.settings.params, trunk="ResNet50", image_mean=(1.0, 2.0, 3.0)
+    )
+    settings = dataclasses.replace(trained.settings, params=params)
+    with pytest.raises(
+        UserError, match="trunk MobileNetV2, not ResNet50.* another --train_dir"
+    ):
+        starts.begin(settings, trained.train_dir, StartParams())
+    assert capsys.readouterr().out == ""
+
+
 def test_an_unknown_trainable_scope_is_refused(trained, tmp_path):
     with pytest.raises(
         UserError,
-        match="--trainable_scopes: nothing is under 'extra'; .*extra1",
+        match="--trainable_scopes: nothing is under 'extra'; .*Conv1",
     ):
         run(trained, tmp_path, trained.train_dir, BEFORE, ("extra",))
     assert not list(tmp_path.iterdir())

@@ -1,9 +1,11 @@
 """A training run in a process of its own, for the tests of processes.
 
-    python train_process.py MODE NET DATASET_DIR TRAIN_DIR STEPS
+    python train_process.py MODE NET DATASET_DIR TRAIN_DIR STEPS \\
+        [CHECKPOINT_PATH SCOPE...]
 
 MODE: one (device), mirrored (two logical CPUs of one process), or worker (as
-TF_CONFIG says). NET: a key of NETS.
+TF_CONFIG says). NET: a key of NETS. CHECKPOINT_PATH: what to start from, to
+train the scopes alone.
 """
 
 import dataclasses
@@ -11,7 +13,7 @@ import sys
 
 import tensorflow as tf
 
-from ssd_tf import config, presets, strategies, train
+from ssd_tf import config, presets, starts, strategies, train
 from ssd_tf.datasets import catalog, records
 
 BATCH_SIZE = 8
@@ -80,14 +82,24 @@ def strategy_of(mode: str) -> tf.distribute.Strategy:
 
 def main() -> None:
     """Trains."""
-    mode, net, dataset_dir, train_dir, steps = sys.argv[1:]
+    mode, net, dataset_dir, train_dir, steps, *start = sys.argv[1:]
     strategy = strategy_of(mode)
+    run = settings(net, catalog.class_names(dataset_dir), int(steps))
+    weights = None
+    if start:
+        options = config.StartParams(checkpoint_path=start[0])
+        training = dataclasses.replace(
+            run.training, trainable_scopes=tuple(start[1:])
+        )
+        run = dataclasses.replace(run, training=training)
+        run, weights = starts.begin(run, train_dir, options)
     train.train(
-        settings(net, catalog.class_names(dataset_dir), int(steps)),
+        run,
         train_dir,
         records.read(dataset_dir, "train", shuffle_files=True, seed=0),
         records.count(dataset_dir, "train"),
         strategy,
+        weights,
     )
 
 

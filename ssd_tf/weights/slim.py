@@ -16,7 +16,7 @@ from ssd_tf.weights import classifier, tf_checkpoint
 from ssd_tf.weights.imported import Imported, Tensors
 from ssd_tf.weights.tf_checkpoint import read
 
-__all__ = ["convert", "read"]
+__all__ = ["SCOPES", "convert", "read"]
 
 # Of preprocessing/vgg_preprocessing.py, for VGG and ResNet v1.
 _VGG_MEAN = (123.68, 116.78, 103.94)
@@ -157,3 +157,5 @@ _NETWORKS = {
         "MobilenetV2", _in_mobilenet_v2, _INCEPTION_MEAN, _INCEPTION_SCALE
     ),
 }
+# What stands first in the names of those networks' variables.
+SCOPES = tuple(network.scope for network in _NETWORKS.values())
