@@ -215,6 +215,42 @@ def test_anchors_unsaid_or_at_another_size(tmp_path):
     assert params.anchor_sizes == large.anchor_sizes
 
 
+def test_steps_at_another_shape_with_the_same_sizes(tmp_path):
+    name = "ssd_300_vgg_voc"
+    tensors = hollow(name, 21) | read_priors(tmp_path / "a", name)
+    wide = resized(PRESETS[name], (300, 450))
+    # The shorter side sets the sizes, so these alone fit as they are.
+    assert wide.anchor_sizes == PRESETS[name].anchor_sizes
+    net = SSDNet(caffe.convert(Tensors(tensors), wide).params)
+    # Upper layers of 5x8, 3x6 and 1x4 cells share the image among them.
+    assert net.params.anchor_steps == (
+        *((step, step) for step in (8, 16, 32)),
+        *((64, 56.25), (100, 75), (300, 112.5)),
+    )
+    # The third layer's 15 columns of 32 pixels reach 15 pixels beyond the
+    # border, the last centre 14; 10 rows have theirs 4 beyond, as in Caffe.
+    assert net.flat_anchors[:, :2].max(axis=0) == pytest.approx(
+        (304 / 300, 464 / 450)
+    )
+
+
+@pytest.mark.parametrize(
+    "name, other",
+    [
+        ("ssd_300_vgg", "ssd_300_vgg_voc"),
+        ("ssd_512_vgg_voc", "ssd_512_vgg"),
+    ],
+)
+def test_what_is_taken_for_granted_is_said(tmp_path, name, other):
+    tensors = hollow(name, 21)
+    assert caffe.convert(Tensors(tensors), PRESETS[name]).assumed == (
+        f"the file does not tell its anchors: taken as those of {name}, not "
+        f"of {other}, with the same layers",
+    )
+    tensors |= read_priors(tmp_path / "a", name)
+    assert caffe.convert(Tensors(tensors), PRESETS[name]).assumed == ()
+
+
 def test_heads_may_have_a_postfix():
     tensors = {
         name.replace("_conf/", "_conf_kitti/"): array

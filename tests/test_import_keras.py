@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import zipfile
 
 import h5py
@@ -121,6 +122,7 @@ def test_trunk_sees_what_keras_own_model_sees(tmp_path, trunk, side, kind):
     assert set(report.matched) == trunk_names(net)
     assert not report.unused
     assert (imported.detector, imported.class_names) == (False, ())
+    assert imported.assumed == ()
     assert imported.params.num_classes == 1
     images = picture(side, seed=8)
     ours = end_points(net, images)
@@ -245,6 +247,14 @@ def test_own_net_comes_back_bit_by_bit(ssd, tmp_path, kind):
     assert imported.detector
     assert imported.class_names is None
     assert imported.params == SSD
+    # Only the oldest files do not have the net's name.
+    anchors = "anchors, " if kind == "unnamed" else ""
+    assert imported.assumed == (
+        f"the file does not tell {anchors}whitening, trunk_variant and "
+        "anchor_clip: taken as ssd_128_mobilenet_v2's (mean 127.5 127.5 127.5, "
+        "scale 0.00784314 0.00784314 0.00784314, keras, none); where the net "
+        "was trained otherwise, use its train_dir",
+    )
     assert not report.missing and not report.fresh and not report.unused
     ours, theirs = net.variables_by_name(), ssd.variables_by_name()
     assert ours.keys() == theirs.keys()
@@ -326,6 +336,45 @@ def test_files_that_keras_has_not_saved_are_refused(tmp_path):
             keras_files.read(path)
     with pytest.raises(UserError, match="no such file"):
         keras_files.read(tmp_path / "missing.h5")
+
+
+def test_files_with_damaged_insides_are_refused(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    # Not from Keras, whose names and versions would move the bytes.
+    with h5py.File(path, "w") as file:
+        for layer in ("conv2d", "conv2d_1", "dense"):
+            for index in ("0", "1"):
+                file[f"layers/{layer}/vars/{index}"] = np.ones(16, np.float32)
+    whole, causes = path.read_bytes(), []
+    for seed in range(24):
+        random = np.random.default_rng(seed)
+        content = np.frombuffer(whole, np.uint8).copy()
+        places = random.integers(0, len(whole), 40)
+        content[places] = random.integers(0, 256, 40)
+        path.write_bytes(content.tobytes())
+        with pytest.raises(UserError) as caught:
+            keras_files.read(path)
+        message = str(caught.value)
+        assert message.startswith(f"{path}: not a file that Keras has saved")
+        assert "\n" not in message
+        causes.append(type(caught.value.__cause__))
+    assert {RuntimeError, OSError, ValueError} <= set(causes)
+
+
+def test_configuration_of_an_old_sequential_is_a_list_of_layers(tmp_path):
+    path = tmp_path / "old.h5"
+    with h5py.File(path, "w") as file:
+        settings = {"class_name": "Sequential", "config": [{}]}
+        file.attrs["model_config"] = json.dumps(settings)
+        weights = file.create_group("model_weights")
+        weights.attrs["layer_names"] = [b"dense"]
+        layer = weights.create_group("dense")
+        layer.attrs["weight_names"] = [b"dense/kernel:0"]
+        layer["dense/kernel:0"] = np.arange(2.0)
+    tensors = keras_files.read(path)
+    assert tensors.model_name is None
+    assert list(tensors.arrays) == ["dense/kernel"]
+    np.testing.assert_array_equal(tensors.arrays["dense/kernel"], [0, 1])
 
 
 def test_names_for_inspection(tmp_path):

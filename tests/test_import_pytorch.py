@@ -160,7 +160,7 @@ def ssd300_net(ssd300, tmp_path_factory):
 
 def test_every_weight_of_torchvisions_ssd_finds_its_place(ssd300_net):
     _, report, _ = ssd300_net
-    assert report.complete and len(report.matched) == 71
+    assert report.fits() and len(report.matched) == 71
     assert (report.fresh, report.unused) == ((), ())
 
 
@@ -335,7 +335,7 @@ def ssd_pytorch_net(ssd_pytorch, tmp_path_factory):
 
 def test_ssd_pytorch_and_ours_have_the_same_heads(ssd_pytorch, ssd_pytorch_net):
     net, report, imported = ssd_pytorch_net
-    assert report.complete and len(report.matched) == 71
+    assert report.fits() and len(report.matched) == 71
     assert (report.fresh, report.unused) == ((), ())
     params = imported.params
     assert (params.num_classes, params.anchor_clip) == (21, "all")
@@ -399,7 +399,7 @@ def test_reduced_vgg_of_ssd_pytorch_fills_the_trunk(ssd_pytorch, tmp_path):
     net, report, imported = imported_net(
         state, tmp_path, PRESETS["ssd_300_vgg"]
     )
-    assert report.complete and len(report.matched) == 30
+    assert report.fits() and len(report.matched) == 30
     assert report.unused == () and len(report.fresh) == 41
     assert not imported.detector and imported.class_names == ()
     params = imported.params
@@ -439,7 +439,7 @@ def test_mobilenet_v2_has_torchvisions_last_features(size):
     params = resized(PRESETS["ssd_300_mobilenet_v2"], (size, size))
     net, report, imported = net_of(formats.load(path, params))
     # 52 convolutions, each with the four variables of its batch norm.
-    assert report.complete and len(report.matched) == 52 * 5
+    assert report.fits() and len(report.matched) == 52 * 5
     assert report.unused == ("classifier.1.weight", "classifier.1.bias")
     pixels = image(size, size)
     end_points = net.net(our_input(pixels, imported.params))[3]
@@ -453,7 +453,7 @@ def test_resnet_50_has_torchvisions_features(tmp_path):
     params = resized(PRESETS["ssd_300_resnet50"], (224, 192))
     net, report, imported = imported_net(theirs.state_dict(), tmp_path, params)
     # 53 convolutions, each with the four variables of its batch norm.
-    assert report.complete and len(report.matched) == 53 * 5
+    assert report.fits() and len(report.matched) == 53 * 5
     assert report.unused == ("fc.weight", "fc.bias")
     assert imported.params.trunk_variant == "torchvision"
     pixels = image(224, 192)
@@ -508,7 +508,7 @@ def test_vgg_16_has_torchvisions_convolutions(vgg16_tensors):
     tensors = Tensors(arrays)
     params = resized(PRESETS["ssd_300_vgg"], (224, 224))
     net, report, imported = net_of(pytorch.convert(tensors, params))
-    assert report.complete and len(report.matched) == 30
+    assert report.fits() and len(report.matched) == 30
     assert tensors.unused == ()
     pixels = image(224, 224)
     end_points = net.net(our_input(pixels, imported.params))[3]
@@ -624,6 +624,42 @@ def test_a_file_without_tensors_is_refused(tmp_path, saved):
     torch.save(saved, path)
     with pytest.raises(UserError, match="no PyTorch state dict"):
         pytorch.read(path)
+
+
+@pytest.mark.parametrize(
+    "tensor, told",
+    [
+        (torch.eye(3).to_sparse(), "torch.float32, torch.sparse_coo"),
+        (torch.ones(2, dtype=torch.complex64), "torch.complex64, "),
+        (torch.ones(2, device="meta"), "torch.float32, torch.strided"),
+    ],
+    ids=["sparse", "complex", "without data"],
+)
+def test_tensors_without_plain_numbers_are_refused(tmp_path, tensor, told):
+    path = tmp_path / "weights.pth"
+    torch.save({"a.bias": torch.ones(2), "a.weight": tensor}, path)
+    with pytest.raises(UserError) as error:
+        pytorch.read(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: a.weight is {told}")
+    assert "not a dense tensor of real numbers; save" in message
+    assert "\n" not in message
+
+
+# PyTorch gives its quantized tensors up, and warns of it.
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_quantized_tensors_are_refused(tmp_path):
+    path = tmp_path / "weights.pth"
+    tensor = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+    torch.save({"a.weight": tensor}, path)
+    with pytest.raises(UserError, match="a.weight is torch.qint8, "):
+        pytorch.read(path)
+
+
+def test_integers_are_numbers(tmp_path):
+    torch.save({"a": torch.tensor([3, -1])}, tmp_path / "a.pth")
+    array = pytorch.read(tmp_path / "a.pth").arrays["a"]
+    assert (array.tolist(), array.dtype) == ([3, -1], np.float32)
 
 
 def test_pickled_code_is_not_run(tmp_path):

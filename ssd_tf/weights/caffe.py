@@ -14,15 +14,17 @@ import numpy as np
 
 from ssd_tf.command import UserError
 from ssd_tf.config import SSDParams
-from ssd_tf.presets import PRESETS
+from ssd_tf.nets import vgg
+from ssd_tf.presets import PRESETS, SSD_300_VGG
 from ssd_tf.weights import caffe_anchors, caffe_proto
 from ssd_tf.weights.classifier import reduce_fc
 from ssd_tf.weights.imported import Imported, Tensors
 
 # The mean_value of ssd_pascal.py is 104, 117, 123: BGR.
-_IMAGE_MEAN = (123.0, 117.0, 104.0)
-# Convolutions in conv1 ... conv5.
-_VGG_BLOCKS = (2, 2, 3, 3, 3)
+_WHITENING = {
+    "image_mean": SSD_300_VGG.image_mean,
+    "image_scale": (1.0, 1.0, 1.0),
+}
 
 
 def read(path: str | os.PathLike) -> Tensors:
@@ -65,11 +67,12 @@ def convert(tensors: Tensors, params: SSDParams) -> Imported:
     _check_trunk(tensors, params)
     variables = _vgg_16(tensors)
     sources = caffe_anchors.sources(params)
-    travelling = dict(image_mean=_IMAGE_MEAN, image_scale=(1.0, 1.0, 1.0))
     if _head(tensors, sources[0], "conf") is None:
-        params = dataclasses.replace(params, num_classes=1, **travelling)
+        params = dataclasses.replace(params, num_classes=1, **_WHITENING)
         return Imported(variables, params, class_names=(), detector=False)
-    steps = caffe_anchors.check(caffe_anchors.take(tensors, sources), params)
+    anchors = caffe_anchors.take(tensors, sources)
+    steps = caffe_anchors.check(anchors, params)
+    assumed = () if anchors else (caffe_anchors.untold(params),)
     variables |= _convolutions(tensors, _extra_layers(params))
     variables |= _heads(tensors, params, sources)
     params = dataclasses.replace(
@@ -77,9 +80,9 @@ def convert(tensors: Tensors, params: SSDParams) -> Imported:
         num_classes=_num_classes(tensors, params, sources[0]),
         anchor_steps=steps,
         anchor_clip="none",
-        **travelling,
+        **_WHITENING,
     )
-    return Imported(variables, params)
+    return Imported(variables, params, assumed=assumed)
 
 
 def _check_trunk(tensors: Tensors, params: SSDParams) -> None:
@@ -101,8 +104,8 @@ def _check_trunk(tensors: Tensors, params: SSDParams) -> None:
 def _vgg_16(tensors: Tensors) -> dict[str, np.ndarray]:
     """The trunk; Caffe's images are BGR, ours are RGB."""
     layers = {
-        f"conv{block}/conv{block}_{index}": f"conv{block}_{index}"
-        for block, number in enumerate(_VGG_BLOCKS, 1)
+        f"{scope}/{scope}_{index}": f"{scope}_{index}"
+        for scope, number, _ in vgg.BLOCKS
         for index in range(1, number + 1)
     }
     dense = "fc6/0" in tensors and _is_dense(tensors.arrays["fc6/0"])

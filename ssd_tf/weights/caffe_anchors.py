@@ -108,23 +108,25 @@ def check(
       params: what they should be those of, perhaps at another image size.
 
     Returns:
-      `SSDParams.anchor_steps`: the file's, where it has any for this size.
+      `SSDParams.anchor_steps`: the file's at the size of the preset that has
+      its anchors; none at other sizes, where they follow from the net.
 
     Raises:
       UserError: naming the preset that has them, if any does.
     """
     if not anchors:
         return params.anchor_steps
-    if _fits(anchors, params):
-        return _steps(anchors)
     fitting = [
         preset
         for preset in PRESETS.values()
         if preset.trunk == params.trunk and _fits(anchors, preset)
     ]
     shape = params.img_shape
-    if any(_same(resized(preset, shape), params) for preset in fitting):
-        return params.anchor_steps
+    if _fits(anchors, params) or any(
+        _same(resized(preset, shape), params) for preset in fitting
+    ):
+        steps = _steps(anchors)
+        return steps if shape in {p.img_shape for p in fitting} else ()
     names = " or ".join(preset.model_name for preset in fitting)
     raise UserError(
         f"the .caffemodel holds anchors of {names}, not of "
@@ -134,6 +136,35 @@ def check(
         f"nor another preset has ({_describe(anchors)}); add one with them to "
         "ssd_tf/presets.py"
     )
+
+
+def untold(params: SSDParams) -> str:
+    """What is assumed of a file that does not tell its anchors.
+
+    Args:
+      params: whose anchors are taken.
+
+    Returns:
+      A sentence for `Imported.assumed`, with the presets that would fit too.
+    """
+    name = params.model_name
+    others = [n for n in with_layers_of(params) if n != name]
+    return f"the file does not tell its anchors: taken as those of {name}" + (
+        f", not of {' or '.join(others)}, with the same layers"
+        if others
+        else ""
+    )
+
+
+def with_layers_of(params: SSDParams) -> list[str]:
+    """Names of the presets whose variables have the same names and shapes."""
+    return [n for n, preset in PRESETS.items() if same_layers(preset, params)]
+
+
+def same_layers(one: SSDParams, other: SSDParams) -> bool:
+    """Whether a file of one fills the other, whatever their anchors are."""
+    fields = ("trunk", "feat_layers", "extra_blocks", "anchors_per_cell")
+    return all(getattr(one, name) == getattr(other, name) for name in fields)
 
 
 def _steps(anchors: tuple[Anchors, ...]) -> tuple[tuple[float, float], ...]:

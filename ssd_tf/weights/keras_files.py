@@ -1,7 +1,7 @@
 """Weights that Keras saved: of keras.applications, and of `SSDNet.model`.
 
-What such a file does not tell is how images are whitened: for a classifier it
-is what keras.applications says, for an `SSDNet` what the preset says.
+What such a file does not tell, such as how images are whitened, is for a
+classifier what keras.applications says, for an `SSDNet` what the preset says.
 """
 
 import dataclasses
@@ -178,7 +178,24 @@ def _detector(tensors: KerasTensors, params: SSDParams) -> Imported:
     if num_classes != params.num_classes:
         params = dataclasses.replace(params, num_classes=num_classes)
         layout = keras_layout.of_model(SSDNet(params).model)
-    return Imported(_take(tensors, layout, params), params)
+    variables = _take(tensors, layout, params)
+    return Imported(variables, params, assumed=(_untold(tensors, params),))
+
+
+def _untold(tensors: KerasTensors, params: SSDParams) -> str:
+    """What of an `SSDNet` is in its train_dir alone."""
+    name = params.model_name
+    anchors = "" if tensors.model_name == name else "anchors, "
+    mean, scale = (
+        " ".join(f"{value:g}" for value in values)
+        for values in (params.image_mean, params.image_scale)
+    )
+    return (
+        f"the file does not tell {anchors}whitening, trunk_variant and "
+        f"anchor_clip: taken as {name}'s (mean {mean}, scale {scale}, "
+        f"{params.trunk_variant}, {params.anchor_clip}); where the net was "
+        "trained otherwise, use its train_dir"
+    )
 
 
 def _num_classes(

@@ -21,6 +21,17 @@ from ssd_tf.command import UserError
 from ssd_tf.weights.imported import Tensors
 
 _IN_ARCHIVE = "model.weights.h5"  # of a `.keras`
+# What h5py and zipfile raise, depending on the bytes that they meet: mostly a
+# RuntimeError; a TypeError where a name is no text any more.
+_DAMAGED = (
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
 
 
 class KerasTensors(Tensors):
@@ -61,7 +72,7 @@ def read(path: str | os.PathLike) -> KerasTensors:
             return _read_hdf5(str(path), path)
         with zipfile.ZipFile(path) as archive:
             return _read_hdf5(str(path), io.BytesIO(archive.read(_IN_ARCHIVE)))
-    except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise UserError(
             f"{path}: not a file that Keras has saved ({error}); give a "
             ".weights.h5, .keras or .h5"
@@ -91,9 +102,15 @@ def _read_grouped(
             short = weight.removesuffix(":0").removeprefix(f"{layer}/")
             arrays[f"{layer}/{short}"] = root[layer][weight][()]
             layers[layer].append(f"{layer}/{short}")
+    return KerasTensors(source, arrays, layers, model_name=_model_name(file))
+
+
+def _model_name(file: h5py.File) -> str | None:
+    """Of the whole model; older versions of Keras gave a Sequential none."""
     settings = json.loads(file.attrs.get("model_config", "{}"))
-    model_name = settings.get("config", {}).get("name")
-    return KerasTensors(source, arrays, layers, model_name=model_name)
+    # That of an older Sequential is the list of its layers.
+    config = settings.get("config")
+    return config.get("name") if isinstance(config, dict) else None
 
 
 def _strings(group: h5py.Group, name: str) -> list[str]:

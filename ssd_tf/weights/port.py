@@ -9,16 +9,13 @@ import dataclasses
 
 from ssd_tf.command import UserError
 from ssd_tf.config import SSDParams
-from ssd_tf.presets import PRESETS, SSD_300_VGG, SSD_512_VGG
-from ssd_tf.weights import tf_checkpoint
+from ssd_tf.presets import SSD_300_VGG, SSD_512_VGG
+from ssd_tf.weights import caffe_anchors, tf_checkpoint
 from ssd_tf.weights.imported import Imported, Tensors
 from ssd_tf.weights.tf_checkpoint import read
 
 __all__ = ["convert", "read"]
 
-# Of `_R_MEAN`, `_G_MEAN` and `_B_MEAN` in preprocessing/
-# ssd_vgg_preprocessing.py.
-_IMAGE_MEAN = (123.0, 117.0, 104.0)
 # Every net of the port has the first, only SSD512 the second.
 _CLASSES = "block4_box/conv_cls/weights"
 _ONLY_IN_512 = "block12/conv4x4/weights"
@@ -64,10 +61,13 @@ def convert(tensors: Tensors, params: SSDParams, ema: bool = False) -> Imported:
         dataclasses.replace(
             params,
             num_classes=num_classes,
-            image_mean=_IMAGE_MEAN,
+            # `_R_MEAN`, `_G_MEAN` and `_B_MEAN` in preprocessing/
+            # ssd_vgg_preprocessing.py.
+            image_mean=SSD_300_VGG.image_mean,
             image_scale=(1.0, 1.0, 1.0),
             anchor_clip="none",
         ),
+        assumed=(caffe_anchors.untold(params),),
     )
 
 
@@ -92,21 +92,12 @@ def _check_net(tensors: Tensors, scope: str, params: SSDParams) -> None:
     """Refuses weights of other layers, of which many would fit by name."""
     in_512 = f"{scope}{_ONLY_IN_512}" in tensors
     source = SSD_512_VGG if in_512 else SSD_300_VGG
-    if not _same_layers(source, params):
-        fitting = [
-            name
-            for name, preset in PRESETS.items()
-            if _same_layers(source, preset)
-        ]
+    if not caffe_anchors.same_layers(source, params):
+        fitting = caffe_anchors.with_layers_of(source)
         raise UserError(
             f"the checkpoint's net {scope.rstrip('/')!r} does not fit "
             f"--model_name={params.model_name}; it fits {', '.join(fitting)}"
         )
-
-
-def _same_layers(one: SSDParams, other: SSDParams) -> bool:
-    fields = ("trunk", "feat_layers", "extra_blocks", "anchors_per_cell")
-    return all(getattr(one, name) == getattr(other, name) for name in fields)
 
 
 def _num_classes(shape: tuple[int, ...], params: SSDParams) -> int:

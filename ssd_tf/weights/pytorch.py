@@ -35,14 +35,15 @@ def read(path: str | os.PathLike) -> Tensors:
       of batch norm are left out.
 
     Raises:
-      UserError: PyTorch is missing, or it is no such file.
+      UserError: PyTorch is missing, it is no such file, or a tensor is
+        sparse, quantized or complex.
     """
     state = _load(path)
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     tensors = {
-        str(name).removeprefix("module."): tensor.detach().float().numpy()
+        str(name).removeprefix("module."): _array(path, name, tensor)
         for name, tensor in (state if isinstance(state, dict) else {}).items()
         if hasattr(tensor, "detach")  # What else a dict may hold is no tensor.
         and not str(name).endswith("num_batches_tracked")
@@ -66,6 +67,20 @@ def _load(path: str | os.PathLike) -> object:
     except Exception as error:
         # What the unpickler raises depends on the bytes that it meets.
         raise UserError(_no_state_dict(path)) from error
+
+
+def _array(path: str | os.PathLike, name: str, tensor) -> np.ndarray:
+    """A tensor's numbers, float32."""
+    try:
+        if tensor.is_complex():
+            raise TypeError("float() takes their real parts only")
+        return tensor.detach().float().numpy()
+    # What sparse tensors raise, and quantized ones or those without data.
+    except (TypeError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: {name} is {tensor.dtype}, {tensor.layout}, not a dense "
+            "tensor of real numbers; save the weights of the plain float model"
+        ) from error
 
 
 def _no_state_dict(path: str | os.PathLike) -> str:

@@ -7,6 +7,9 @@ Sources: torchvision 0.28, `models/detection/ssd.py`, `models/vgg.py`,
 
 from collections.abc import Sequence
 
+from ssd_tf.nets import vgg
+from ssd_tf.presets import SSD_300_VGG
+
 # torchvision whitens an image of 0..1: its SSD in models/detection/ssd.py...
 TORCHVISION_SSD = {
     "image_mean": tuple(255 * mean for mean in (0.48235, 0.45882, 0.40784)),
@@ -22,14 +25,12 @@ TORCHVISION = {
     "trunk_variant": "torchvision",
 }
 # data/config.py and data/voc0712.py of ssd.pytorch: taken from BGR, which is
-# then turned into RGB.
+# then turned into RGB. Its mean is Caffe's.
 SSD_PYTORCH = {
-    "image_mean": (123.0, 117.0, 104.0),
+    "image_mean": SSD_300_VGG.image_mean,
     "image_scale": (1.0, 1.0, 1.0),
 }
 
-# 3x3 convolutions of VGG-16's blocks.
-_VGG_BLOCKS = (2, 2, 3, 3, 3)
 # Where torchvision's SSD cuts VGG's list of layers in two, before pool4.
 _VGG_POOL4 = 23
 # torchvision's fc6 and fc7.
@@ -98,9 +99,9 @@ def _all_convolutions(layers: dict[str, str]) -> dict[str, str]:
 def _vgg_indices() -> dict[str, int]:
     """VGG-16's convolutions and their places in a list of all its layers."""
     indices, index = {}, 0
-    for block, convolutions in enumerate(_VGG_BLOCKS, 1):
+    for scope, convolutions, _ in vgg.BLOCKS:
         for number in range(1, convolutions + 1):
-            indices[f"conv{block}/conv{block}_{number}"] = index
+            indices[f"{scope}/{scope}_{number}"] = index
             index += 2  # the convolution and its ReLU
         index += 1  # the pooling
     return indices
