@@ -14,7 +14,7 @@ from ssd_tf.command import UserError
 from ssd_tf.config import SSDParams
 from ssd_tf.nets import resnet
 from ssd_tf.presets import PRESETS, SSD_300_VGG, SSD_300_VGG_VOC, resized
-from ssd_tf.weights import pytorch_names
+from ssd_tf.weights import caffe_anchors, pytorch_names
 from ssd_tf.weights.classifier import reduce_fc
 from ssd_tf.weights.imported import Imported, Tensors
 
@@ -141,6 +141,7 @@ def _ssd_pytorch(tensors: Tensors, params: SSDParams) -> Imported:
             anchor_clip="all",
             **pytorch_names.SSD_PYTORCH,
         ),
+        assumed=() if classes == 21 else (caffe_anchors.untold(params),),
     )
 
 
