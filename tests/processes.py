@@ -1,7 +1,9 @@
 """Starts the project's commands and training runs as real processes."""
 
+import functools
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -10,7 +12,11 @@ TIMEOUT = 600
 
 
 def start(*command, **environment) -> subprocess.Popen:
-    """Starts `python COMMAND...` without a GPU, at the project's root."""
+    """Starts `python COMMAND...` without a GPU, at the project's root.
+
+    Ctrl-C reaches it also where the tests run in the background, whose
+    processes a shell tells to ignore it.
+    """
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
         cwd=TESTS.parent,
@@ -18,6 +24,9 @@ def start(*command, **environment) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=functools.partial(
+            signal.signal, signal.SIGINT, signal.SIG_DFL
+        ),
     )
 
 
