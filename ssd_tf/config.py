@@ -92,6 +92,16 @@ class SSDParams:
         return self.num_classes
 
     @property
+    def trunk_layers(self) -> tuple[str, ...]:
+        """The feature layers that are end points of the trunk."""
+        return self.feat_layers[: -len(self.extra_blocks) or None]
+
+    @property
+    def extra_layers(self) -> tuple[str, ...]:
+        """The feature layers that `extra_blocks` make."""
+        return self.feat_layers[len(self.trunk_layers) :]
+
+    @property
     def anchors_per_cell(self) -> tuple[int, ...]:
         """Number of anchors in a cell of each layer."""
         return tuple(

@@ -27,6 +27,7 @@ from absl import flags
 
 from ssd_tf import command, config, config_flags, files
 from ssd_tf.command import UserError
+from ssd_tf.weights import formats
 
 if TYPE_CHECKING:
     from ssd_tf.weights.imported import Imported
@@ -46,7 +47,7 @@ flags.DEFINE_string(
 flags.DEFINE_enum(
     "format",
     None,
-    ["caffe", "keras", "port", "slim", "torch"],
+    formats.FORMATS,
     "Where the weights come from [by what the file looks like].",
     flag_values=FLAGS,
 )
@@ -186,8 +187,6 @@ def print_report(report: "Report", source: str) -> None:
 
 def inspect(path: str, name: str | None) -> None:
     """Prints names, shapes and types of all arrays of a file."""
-    from ssd_tf.weights import formats
-
     arrays = formats.read(path, name).arrays
     command.print_table(
         pathlib.Path(path).name,
@@ -210,7 +209,6 @@ def main() -> None:
         inspect(FLAGS.inspect, FLAGS.format)
         return
     from ssd_tf import starts
-    from ssd_tf.weights import formats
 
     output = pathlib.Path(FLAGS.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

@@ -128,7 +128,7 @@ def _from_run(path, settings, options):
 def _check_tensorflow(path: pathlib.Path) -> None:
     """Refuses files of other software, with what they are good for."""
     name = formats.guess(path)
-    if name not in ("port", "slim"):
+    if name not in formats.TF1_FORMATS:
         raise UserError(
             f"{path}: a {name} file, no TensorFlow checkpoint; give it as "
             f"--backbone_weights={path}, or convert it with python -m "

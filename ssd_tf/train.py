@@ -148,8 +148,9 @@ def train(
     chief = strategies.is_chief(strategy)
     latest = tf.train.latest_checkpoint(str(train_dir))
     with strategy.scope():
-        net, report = _begin(settings, train_dir, start)
-        settings = dataclasses.replace(settings, params=net.params)
+        settings, net, report = _begin(
+            settings, train_dir if latest else None, start
+        )
         if report and chief:
             transfer.show(report)
         if strategy.num_replicas_in_sync > 1:
@@ -184,19 +185,24 @@ def train(
 
 
 def _begin(
-    settings: Config, train_dir: pathlib.Path, start: transfer.Start | None
-) -> tuple[SSDNet, transfer.Report | None]:
-    """The net before its first step here, and what it started from."""
+    settings: Config,
+    begun_dir: pathlib.Path | None,
+    start: transfer.Start | None,
+) -> tuple[Config, SSDNet, transfer.Report | None]:
+    """The settings with what the net adds, the net, and what it starts from.
+
+    `begun_dir` is the train_dir of a run that goes on, and needs no start.
+    """
     net = _build(settings.params, settings.training.precision)
+    settings = dataclasses.replace(settings, params=net.params)
     report = None
-    if tf.train.latest_checkpoint(str(train_dir)):
-        settings = dataclasses.replace(settings, params=net.params)
-        before = checkpoint.load_run_config(train_dir)
-        checkpoint.check_same_net(train_dir, before, settings)
+    if begun_dir:
+        before = checkpoint.load_run_config(begun_dir)
+        checkpoint.check_same_net(begun_dir, before, settings)
     elif start:
         report = transfer.apply(net, start)
     scopes.freeze_others(net, settings.training.trainable_scopes)
-    return net, report
+    return settings, net, report
 
 
 def _build(params: SSDParams, precision: str) -> SSDNet:

@@ -49,6 +49,8 @@ CORE = {
     },
     "weights.imported": {"config"},
     "weights.classifier": set(),
+    "weights.fitting": {"config", "presets"},
+    "weights.formats": {"command", "config", "weights.imported"},
     "weights.matching": {"config", "nets.ssd", "weights.imported"},
     "weights.caffe_proto": set(),
     "weights.tf_checkpoint": {"command", "weights.imported"},

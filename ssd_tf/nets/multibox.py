@@ -131,17 +131,16 @@ def ssd_net(inputs: Any, params: SSDParams) -> dict[str, Any]:
       `logits` and `localisations`: lists over `params.feat_layers`;
       `end_points`: dict of all named feature maps.
     """
-    in_trunk = len(params.feat_layers) - len(params.extra_blocks)
     with ssd_arg_scope(params):
         net, end_points = trunk(inputs, params)
-        sources = _sources(end_points, params.feat_layers[:in_trunk])
+        sources = _sources(end_points, params.trunk_layers)
         if params.fpn_channels:
             sources = fpn.feature_pyramid(
                 sources, params.fpn_channels, params.separable
             )
             net = sources[-1]
-        extra_names = params.feat_layers[in_trunk:]
-        for name, block in zip(extra_names, params.extra_blocks, strict=True):
+        extras = zip(params.extra_layers, params.extra_blocks, strict=True)
+        for name, block in extras:
             net = extra_layer(net, block, params.separable, scope=name)
             end_points[name] = net
             sources.append(net)

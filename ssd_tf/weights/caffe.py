@@ -16,7 +16,7 @@ from ssd_tf.command import UserError
 from ssd_tf.config import SSDParams
 from ssd_tf.nets import vgg
 from ssd_tf.presets import PRESETS, SSD_300_VGG
-from ssd_tf.weights import caffe_anchors, caffe_proto
+from ssd_tf.weights import caffe_anchors, caffe_proto, fitting
 from ssd_tf.weights.classifier import reduce_fc
 from ssd_tf.weights.imported import Imported, Tensors
 
@@ -72,7 +72,7 @@ def convert(tensors: Tensors, params: SSDParams) -> Imported:
         return Imported(variables, params, class_names=(), detector=False)
     anchors = caffe_anchors.take(tensors, sources)
     steps = caffe_anchors.check(anchors, params)
-    assumed = () if anchors else (caffe_anchors.untold(params),)
+    assumed = () if anchors else (fitting.untold(params),)
     variables |= _convolutions(tensors, _extra_layers(params))
     variables |= _heads(tensors, params, sources)
     params = dataclasses.replace(
@@ -162,7 +162,7 @@ def _convolutions(
 def _extra_layers(params: SSDParams) -> dict[str, str]:
     """block8's 1x1 and 3x3 convolutions are conv6_1 and conv6_2."""
     layers = {}
-    extras = zip(params.feat_layers[2:], params.extra_blocks, strict=True)
+    extras = zip(params.extra_layers, params.extra_blocks, strict=True)
     for number, (block, extra) in enumerate(extras, 6):
         layers[f"{block}/conv1x1"] = f"conv{number}_1"
         size = f"conv{extra.kernel}x{extra.kernel}"

@@ -10,7 +10,8 @@ import numpy as np
 
 from ssd_tf.command import UserError
 from ssd_tf.config import SSDParams
-from ssd_tf.presets import PRESETS, resized
+from ssd_tf.presets import PRESETS
+from ssd_tf.weights import fitting
 from ssd_tf.weights.imported import Tensors
 
 # Caffe keeps sizes in float32, which moves 35.84 by 4e-8 of it.
@@ -116,55 +117,26 @@ def check(
     """
     if not anchors:
         return params.anchor_steps
-    fitting = [
+    presets = [
         preset
         for preset in PRESETS.values()
         if preset.trunk == params.trunk and _fits(anchors, preset)
     ]
     shape = params.img_shape
     if _fits(anchors, params) or any(
-        _same(resized(preset, shape), params) for preset in fitting
+        fitting.same_anchors(preset, params) for preset in presets
     ):
         steps = _steps(anchors)
-        return steps if shape in {p.img_shape for p in fitting} else ()
-    names = " or ".join(preset.model_name for preset in fitting)
+        return steps if shape in {p.img_shape for p in presets} else ()
+    names = " or ".join(preset.model_name for preset in presets)
     raise UserError(
         f"the .caffemodel holds anchors of {names}, not of "
         f"{params.model_name}; say --model_name={names}"
-        if fitting
+        if presets
         else f"the .caffemodel holds anchors that neither {params.model_name} "
         f"nor another preset has ({_describe(anchors)}); add one with them to "
         "ssd_tf/presets.py"
     )
-
-
-def untold(params: SSDParams) -> str:
-    """What is assumed of a file that does not tell its anchors.
-
-    Args:
-      params: whose anchors are taken.
-
-    Returns:
-      A sentence for `Imported.assumed`, with the presets that would fit too.
-    """
-    name = params.model_name
-    others = [n for n in with_layers_of(params) if n != name]
-    return f"the file does not tell its anchors: taken as those of {name}" + (
-        f", not of {' or '.join(others)}, with the same layers"
-        if others
-        else ""
-    )
-
-
-def with_layers_of(params: SSDParams) -> list[str]:
-    """Names of the presets whose variables have the same names and shapes."""
-    return [n for n, preset in PRESETS.items() if same_layers(preset, params)]
-
-
-def same_layers(one: SSDParams, other: SSDParams) -> bool:
-    """Whether a file of one fills the other, whatever their anchors are."""
-    fields = ("trunk", "feat_layers", "extra_blocks", "anchors_per_cell")
-    return all(getattr(one, name) == getattr(other, name) for name in fields)
 
 
 def _steps(anchors: tuple[Anchors, ...]) -> tuple[tuple[float, float], ...]:
@@ -184,12 +156,6 @@ def _fits(anchors: tuple[Anchors, ...], params: SSDParams) -> bool:
         ours.same(sizes, ratios, params)
         for ours, (sizes, ratios) in zip(anchors, layers, strict=True)
     )
-
-
-def _same(preset: SSDParams, params: SSDParams) -> bool:
-    fields = ("anchor_sizes", "anchor_ratios", "prior_scaling")
-    fields += ("anchor_offset",)
-    return all(getattr(preset, f) == getattr(params, f) for f in fields)
 
 
 def _describe(anchors: tuple[Anchors, ...]) -> str:

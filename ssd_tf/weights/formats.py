@@ -9,10 +9,9 @@ from types import ModuleType
 
 from ssd_tf.command import UserError
 from ssd_tf.config import SSDParams
-from ssd_tf.weights import tf_checkpoint
 from ssd_tf.weights.imported import Imported, Tensors
 
-# Name -> module; imported when needed, as PyTorch may not be installed.
+# Name -> module; imported when needed, for `--help` to need no TensorFlow.
 _MODULES = {
     "caffe": "caffe",
     "keras": "keras_files",
@@ -21,6 +20,7 @@ _MODULES = {
     "torch": "pytorch",
 }
 FORMATS = tuple(_MODULES)
+TF1_FORMATS = ("port", "slim")
 # `--backbone_weights=imagenet`: what keras.applications publishes.
 IMAGENET = "imagenet"
 
@@ -65,7 +65,7 @@ def load(
     name = name or guess(path)
     tensors = read(path, name)
     options = {"ema": True} if ema else {}
-    if ema and name not in ("port", "slim"):
+    if ema and name not in TF1_FORMATS:
         raise UserError(f"{path}: --ema is for TF1 checkpoints, not {name}")
     try:
         imported = _module(name).convert(tensors, params, **options)
@@ -83,7 +83,7 @@ def guess(path: str | os.PathLike) -> str:
       UserError: none is known.
     """
     path = pathlib.Path(path)
-    if not path.is_file() or tf_checkpoint.is_part(path):
+    if not path.is_file() or _tf_checkpoint().is_part(path):
         return _tf_format(path)
     with open(path, "rb") as file:
         start = file.read(len(_HDF5))
@@ -112,8 +112,12 @@ def _has_member(path, name):
 
 def _tf_format(path):
     """A detector's checkpoint has heads, a classifier's has not."""
-    names = tf_checkpoint.variable_names(path)
+    names = _tf_checkpoint().variable_names(path)
     return "port" if any("_box/" in name for name in names) else "slim"
+
+
+def _tf_checkpoint() -> ModuleType:
+    return importlib.import_module("ssd_tf.weights.tf_checkpoint")
 
 
 def _module(name: str) -> ModuleType:

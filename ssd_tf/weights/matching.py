@@ -31,9 +31,8 @@ def in_trunk(name: str, params: SSDParams) -> bool:
       params: of the net.
     """
     scope = name.split("/", 1)[0]
-    in_trunk_layers = len(params.feat_layers) - len(params.extra_blocks)
-    extras = params.feat_layers[in_trunk_layers:]
-    return not scope.endswith("_box") and scope not in (*extras, "fpn")
+    others = (*params.extra_layers, "fpn")
+    return not scope.endswith("_box") and scope not in others
 
 
 def assign(net: SSDNet, imported: Imported) -> Report:

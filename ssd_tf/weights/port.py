@@ -10,7 +10,7 @@ import dataclasses
 from ssd_tf.command import UserError
 from ssd_tf.config import SSDParams
 from ssd_tf.presets import SSD_300_VGG, SSD_512_VGG
-from ssd_tf.weights import caffe_anchors, tf_checkpoint
+from ssd_tf.weights import fitting, tf_checkpoint
 from ssd_tf.weights.imported import Imported, Tensors
 from ssd_tf.weights.tf_checkpoint import read
 
@@ -67,7 +67,7 @@ def convert(tensors: Tensors, params: SSDParams, ema: bool = False) -> Imported:
             image_scale=(1.0, 1.0, 1.0),
             anchor_clip="none",
         ),
-        assumed=(caffe_anchors.untold(params),),
+        assumed=(fitting.untold(params),),
     )
 
 
@@ -92,11 +92,11 @@ def _check_net(tensors: Tensors, scope: str, params: SSDParams) -> None:
     """Refuses weights of other layers, of which many would fit by name."""
     in_512 = f"{scope}{_ONLY_IN_512}" in tensors
     source = SSD_512_VGG if in_512 else SSD_300_VGG
-    if not caffe_anchors.same_layers(source, params):
-        fitting = caffe_anchors.with_layers_of(source)
+    if not fitting.same_layers(source, params):
+        names = fitting.with_layers_of(source)
         raise UserError(
             f"the checkpoint's net {scope.rstrip('/')!r} does not fit "
-            f"--model_name={params.model_name}; it fits {', '.join(fitting)}"
+            f"--model_name={params.model_name}; it fits {', '.join(names)}"
         )
 
 

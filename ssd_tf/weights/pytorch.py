@@ -13,8 +13,8 @@ import numpy as np
 from ssd_tf.command import UserError
 from ssd_tf.config import SSDParams
 from ssd_tf.nets import resnet
-from ssd_tf.presets import PRESETS, SSD_300_VGG, SSD_300_VGG_VOC, resized
-from ssd_tf.weights import caffe_anchors, pytorch_names
+from ssd_tf.presets import PRESETS, SSD_300_VGG, SSD_300_VGG_VOC
+from ssd_tf.weights import fitting, pytorch_names
 from ssd_tf.weights.classifier import reduce_fc
 from ssd_tf.weights.imported import Imported, Tensors
 
@@ -129,9 +129,9 @@ def _ssd_pytorch(tensors: Tensors, params: SSDParams) -> Imported:
     # Its ssd.py takes VOC's anchors for 21 classes and COCO's for any other
     # number, but many who have classes of their own edit that line: then the
     # file does not tell.
-    fitting = (SSD_300_VGG_VOC, SSD_300_VGG)
+    presets = (SSD_300_VGG_VOC, SSD_300_VGG)
     what = f"ssd.pytorch's SSD300 of {classes} classes"
-    _check_anchors(params, fitting[: 1 if classes == 21 else 2], what)
+    _check_anchors(params, presets[: 1 if classes == 21 else 2], what)
     return Imported(
         _take(tensors, pytorch_names.ssd_pytorch(params.feat_layers)),
         # Its PriorBox clamps centres, too.
@@ -141,7 +141,7 @@ def _ssd_pytorch(tensors: Tensors, params: SSDParams) -> Imported:
             anchor_clip="all",
             **pytorch_names.SSD_PYTORCH,
         ),
-        assumed=() if classes == 21 else (caffe_anchors.untold(params),),
+        assumed=() if classes == 21 else (fitting.untold(params),),
     )
 
 
@@ -268,22 +268,16 @@ def _num_classes(tensors: Tensors, head: str) -> int:
 
 
 def _check_anchors(
-    params: SSDParams, fitting: tuple[SSDParams, ...], what: str
+    params: SSDParams, presets: tuple[SSDParams, ...], what: str
 ) -> None:
     """Refuses a preset that has other anchors than the weights' own."""
-    if any(_anchors(params, preset) for preset in fitting):
+    if any(fitting.same_anchors(preset, params) for preset in presets):
         return
-    names = " or ".join(preset.model_name for preset in fitting)
+    names = " or ".join(preset.model_name for preset in presets)
     raise UserError(
         f"{what} has not the anchors of {params.model_name} but those of "
-        f"{names}: pass --model_name={fitting[0].model_name}"
+        f"{names}: pass --model_name={presets[0].model_name}"
     )
-
-
-def _anchors(params: SSDParams, preset: SSDParams) -> bool:
-    preset = resized(preset, params.img_shape)
-    fields = ("trunk", "feat_layers", "anchor_sizes", "anchor_ratios")
-    return all(getattr(params, f) == getattr(preset, f) for f in fields)
 
 
 def _check_trunk(params: SSDParams, trunk: str, what: str) -> None:
