@@ -21,7 +21,8 @@ from absl import flags
 
 from ssd_tf import command, config_flags
 from ssd_tf.command import UserError
-from ssd_tf.config import Config, LossParams, StartParams, TrainParams
+from ssd_tf.config import Config, StartParams
+from ssd_tf.recipe import LossParams, TrainParams
 
 FLAGS = flags.FlagValues()
 config_flags.define_dataset(FLAGS, split="train")
@@ -35,6 +36,7 @@ config_flags.define_net(FLAGS)
 config_flags.define(FLAGS, StartParams())
 config_flags.define(FLAGS, TrainParams())
 config_flags.define(FLAGS, LossParams())
+config_flags.define_augmentation(FLAGS)
 
 
 def make_config(class_names: tuple[str, ...]) -> Config:
@@ -42,8 +44,11 @@ def make_config(class_names: tuple[str, ...]) -> Config:
     params = dataclasses.replace(
         config_flags.read_net(FLAGS), num_classes=len(class_names) + 1
     )
-    loss = config_flags.read(FLAGS, LossParams())
-    training = config_flags.read(FLAGS, TrainParams(loss=loss))
+    parts = TrainParams(
+        loss=config_flags.read(FLAGS, LossParams()),
+        augmentation=config_flags.read_augmentation(FLAGS),
+    )
+    training = config_flags.read(FLAGS, parts)
     return Config(params, class_names, training)
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ssd_tf.config import SSDParams, check_choice
+from ssd_tf.config import SSDParams
+from ssd_tf.recipe import check_choice
 
 # y [h, w, 1], x [h, w, 1]: centres; h [a], w [a]: sizes. All relative.
 LayerAnchors = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]

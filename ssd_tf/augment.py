@@ -11,6 +11,8 @@ from typing import Any
 import tensorflow as tf
 
 from ssd_tf import boxes as geometry
+from ssd_tf.preprocessing import decode, resize
+from ssd_tf.recipe import AugmentParams
 
 Example = dict[str, Any]
 _BOX_KEYS = ("boxes", "labels", "ignored")
@@ -148,3 +150,52 @@ def saturate(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Moves the colours `[h, w, 3]` away from their grey by `factor`."""
     grey = tf.tensordot(image, tf.constant([0.299, 0.587, 0.114]), 1)
     return grey[..., None] * (1 - factor) + image * factor
+
+
+def augment(
+    example: Example,
+    seed: tf.Tensor,
+    params: AugmentParams,
+    img_shape: tuple[int, int],
+    fill: tuple[float, float, float],
+) -> Example:
+    """Crop, resize, flip and colours of an example that is still encoded.
+
+    A JPEG is decoded only where the crop is, other formats whole; colours
+    change after the resize, on fewer pixels.
+    """
+    if params.crop_prob == 0:
+        image = resize(decode(example["image"]), img_shape)
+        return {**example, "image": image}
+    crop_seed, flip_seed, color_seed = tf.unstack(tf.random.split(seed, 3))
+    encoded = example["image"]
+    is_jpeg = tf.io.is_jpeg(encoded)
+    whole = tf.cond(
+        is_jpeg,
+        lambda: tf.zeros([0, 0, 3], tf.uint8),
+        lambda: decode(encoded),
+    )
+    shape = tf.cond(
+        is_jpeg,
+        lambda: tf.io.extract_jpeg_shape(encoded),
+        lambda: tf.shape(whole),
+    )
+    window = crop_window(shape, example["boxes"], crop_seed)
+    # Whole pixels first, so that boxes and pixels move by the same amount.
+    size = tf.cast(tf.stack([shape[0], shape[1]] * 2), tf.float32)
+    low = tf.floor(window[:2] * size[:2])
+    high = tf.maximum(tf.math.ceil(window[2:] * size[2:]), low + 1)
+    high = tf.minimum(high, size[:2])
+    example = crop_boxes(example, tf.concat([low, high], 0) / size)
+    y, x, height, width = tf.unstack(
+        tf.cast(tf.concat([low, high - low], 0), tf.int32)
+    )
+    crop = tf.cond(
+        is_jpeg,
+        lambda: tf.io.decode_and_crop_jpeg(
+            encoded, [y, x, height, width], channels=3
+        ),
+        lambda: whole[y : y + height, x : x + width],
+    )
+    image = random_colors(resize(crop, img_shape), color_seed)
+    return random_flip({**example, "image": image}, flip_seed)

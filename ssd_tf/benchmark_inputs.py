@@ -6,7 +6,7 @@ The same in every run, and as large and as hard to compute with as real ones.
 import numpy as np
 import tensorflow as tf
 
-from ssd_tf import input_pipeline
+from ssd_tf import input_pipeline, preprocessing
 from ssd_tf.nets import nets_factory
 from ssd_tf.nets.ssd import SSDNet, split_layers
 
@@ -74,7 +74,7 @@ def images(net: SSDNet, batch_size: int) -> tf.Tensor:
     """Random whitened images."""
     shape = (batch_size, *net.params.img_shape, 3)
     pixels = tf.random.stateless_uniform(shape, (0, 0), maxval=255.0)
-    return input_pipeline.whiten(pixels, net.params)
+    return preprocessing.whiten(pixels, net.params)
 
 
 def outputs(net: SSDNet, batch_size: int, trained: bool) -> list:

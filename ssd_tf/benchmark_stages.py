@@ -20,11 +20,12 @@ from ssd_tf import (
     losses,
     optimizers,
     serving,
-    train,
+    train_step,
 )
-from ssd_tf.config import DetectionParams, TrainParams
+from ssd_tf.config import DetectionParams
 from ssd_tf.nets.layers import L2Normalization
 from ssd_tf.nets.ssd import SSDNet
+from ssd_tf.recipe import TrainParams
 
 MATCH_THRESHOLD = TrainParams().loss.match_threshold
 Measure = Callable[[], float]
@@ -100,7 +101,7 @@ def _pipeline(batches: tf.data.Dataset, batch_size: int) -> Measure:
 
 def encode(net: SSDNet, batch_size: int) -> dict[str, Measure]:
     """Boxes to targets, as the train step does it."""
-    encode_batch = train.make_encode(net, MATCH_THRESHOLD)
+    encode_batch = train_step.make_encode(net, MATCH_THRESHOLD)
     # A compilation for each number of boxes is meant, no reason to warn.
     tf.get_logger().setLevel("ERROR")
     cases = {}
@@ -114,7 +115,7 @@ def encode(net: SSDNet, batch_size: int) -> dict[str, Measure]:
 def loss(net: SSDNet, batch_size: int) -> dict[str, Measure]:
     """The three terms and their gradient by the net's outputs."""
     outputs = inputs.outputs(net, batch_size, trained=False)
-    targets = train.make_encode(net, MATCH_THRESHOLD)(
+    targets = train_step.make_encode(net, MATCH_THRESHOLD)(
         inputs.truth(net, batch_size, 10)
     )
 
@@ -184,13 +185,13 @@ def inference(net: SSDNet, batch_size: int) -> dict[str, Measure]:
     return {"JPEG to detections": _fetched(infer, photos, images=batch_size)}
 
 
-def train_step(net: SSDNet, batch_size: int) -> dict[str, Measure]:
+def train(net: SSDNet, batch_size: int) -> dict[str, Measure]:
     """Encode, forward, loss, backward and update of one batch."""
     # Rate 0: the weights stay what the other stages measure with.
     training = TrainParams(batch_size=batch_size, learning_rate=0.0)
     optimizer = optimizers.make_optimizer(training, steps_per_epoch=1000)
     optimizer.build(net.model.trainable_variables)
-    step = train.make_train_step(
+    step = train_step.make_train_step(
         net, optimizer, training, tf.distribute.get_strategy()
     )
     batch = inputs.truth(net, batch_size, 10)
@@ -206,5 +207,5 @@ MAKERS = {
     "bare": bare,
     "detect": detect,
     "inference": inference,
-    "train": train_step,
+    "train": train,
 }

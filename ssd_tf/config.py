@@ -1,8 +1,8 @@
 """The settings of a net and of its training, and their file.
 
-Every constant of SSD stands once, here or in `ssd_tf.presets`, with its
-source. Nothing here imports TensorFlow, so a client or a data tool can read a
-model's settings.
+Every constant of SSD stands once, here, in `ssd_tf.presets` or
+`ssd_tf.recipe`, with its source. Nothing here imports TensorFlow, so a client
+or a data tool can read a model's settings.
 
 Sources: "paper" is Liu et al., SSD: Single Shot MultiBox Detector, 2016
 (arXiv 1512.02325v5); "ssd_pascal.py" and "ssd_coco.py" are in examples/ssd of
@@ -17,9 +17,10 @@ from typing import Any
 
 from ssd_tf import files
 from ssd_tf.command import UserError
+from ssd_tf.recipe import AugmentParams, LossParams, TrainParams
 
 CONFIG_FILE = "config.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,53 +113,6 @@ class SSDParams:
         )
 
 
-# What the settings below may be, by field.
-CHOICES = {
-    "anchor_clip": ("none", "sizes", "all"),
-    "trunk_variant": ("keras", "slim", "torchvision"),
-    "mining": ("image", "batch"),
-    "normalizer": ("positives", "batch_size"),
-    "optimizer": (
-        "adadelta",
-        "adagrad",
-        "adam",
-        "ftrl",
-        "momentum",
-        "rmsprop",
-        "sgd",
-    ),
-    "learning_rate_decay_type": ("step", "cosine", "exponential", "fixed"),
-    "augmentation": ("light", "none"),
-    "precision": ("float32", "mixed_bfloat16"),
-}
-
-
-def check_choice(field: str, value: str) -> None:
-    """Refuses a value that `CHOICES` does not have.
-
-    Raises:
-      ValueError: naming field, choices and value.
-    """
-    if value not in CHOICES[field]:
-        raise ValueError(
-            f"{field} must be one of {', '.join(CHOICES[field])}; "
-            f"received {value!r}"
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class LossParams:
-    """Arguments of `losses.ssd_losses`."""
-
-    match_threshold: float = 0.5  # IoU from which an anchor is positive
-    negative_ratio: float = 3.0  # mined negatives per positive (paper, 2.2)
-    alpha: float = 1.0  # weight of the localisation loss (paper, 2.2)
-    label_smoothing: float = 0.0
-    mining: str = "image"
-    normalizer: str = "positives"
-    min_negatives: int = 3
-
-
 @dataclasses.dataclass(frozen=True)
 class DetectionParams:
     """Arguments of `detection.detect`; defaults of ssd_pascal.py."""
@@ -167,42 +121,6 @@ class DetectionParams:
     nms_threshold: float = 0.45
     top_k: int = 400  # candidates per class before suppression
     keep_top_k: int = 200  # detections per image, over all classes
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainParams:
-    """The training recipe; defaults of ssd_pascal.py where it has one."""
-
-    batch_size: int = 32  # over all replicas
-    max_number_of_steps: int = 120_000
-    optimizer: str = "momentum"
-    momentum: float = 0.9
-    opt_epsilon: float = 1e-7  # the port's 1.0 makes steps 479 times smaller
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    rmsprop_decay: float = 0.9
-    rmsprop_momentum: float = 0.9
-    adadelta_rho: float = 0.95
-    learning_rate: float = 1e-3
-    learning_rate_decay_type: str = "step"
-    learning_rate_decay_factor: float = 0.1
-    # Where `step` multiplies by the factor, as shares of all steps: 80,000
-    # and 100,000 of 120,000.
-    decay_boundaries: tuple[float, ...] = (2 / 3, 5 / 6)
-    num_epochs_per_decay: float = 2.0  # of `exponential`, the port's
-    end_learning_rate: float = 0.0  # of `cosine`
-    warmup_steps: int = 500
-    weight_decay: float = 5e-4  # on kernels only
-    augmentation: str = "light"
-    ignore_difficult: bool = False  # Caffe trains VOC on them
-    seed: int = 0
-    precision: str = "float32"
-    save_interval_steps: int = 1000
-    log_every_n_steps: int = 10
-    max_to_keep: int = 5
-    # Parts that are trained, see `ssd_tf.scopes`; all of them if empty.
-    trainable_scopes: tuple[str, ...] = ()
-    loss: LossParams = LossParams()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,6 +155,7 @@ def _from_dict(cls: type, values: dict[str, Any]):
     nested = {
         "params": SSDParams,
         "training": TrainParams,
+        "augmentation": AugmentParams,
         "loss": LossParams,
     }
     if not isinstance(values, dict):

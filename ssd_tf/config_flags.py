@@ -5,6 +5,7 @@ flag, it has the port's name.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,150 +13,32 @@ from typing import Any, TypeVar
 from absl import flags
 
 from ssd_tf.command import UserError
-from ssd_tf.config import (
+from ssd_tf.config import DetectionParams, SSDParams, StartParams
+from ssd_tf.flag_tables import BOUNDS, HELP, NAMES
+from ssd_tf.presets import PRESETS, resized
+from ssd_tf.recipe import (
+    AUGMENTATIONS,
     CHOICES,
+    AugmentParams,
+    LossParams,
+    TrainParams,
+)
+
+Settings = TypeVar(
+    "Settings",
+    AugmentParams,
     DetectionParams,
     LossParams,
-    SSDParams,
     StartParams,
     TrainParams,
 )
-from ssd_tf.presets import PRESETS, resized
-
-Settings = TypeVar(
-    "Settings", DetectionParams, LossParams, StartParams, TrainParams
-)
-
-# Field -> help.
-_FLAGS: dict[type, dict[str, str]] = {
-    DetectionParams: {
-        "select_threshold": "Smallest score of a detection.",
-        "nms_threshold": "IoU beyond which the lower score of a class goes.",
-        "top_k": "Candidates of a class before suppression.",
-        "keep_top_k": "Detections of an image, over all classes.",
-    },
-    LossParams: {
-        "match_threshold": "IoU from which an anchor is positive.",
-        "negative_ratio": "Mined negatives per positive.",
-        "alpha": "Weight of the localisation loss.",
-        "label_smoothing": "Share of the class target spread over all classes.",
-        "mining": (
-            "Hard negatives per `image` (paper, Caffe) or over the `batch` "
-            "(SSD-TensorFlow)."
-        ),
-        "normalizer": (
-            "Divide the loss by the number of `positives` (paper, Caffe) or "
-            "the `batch_size` (SSD-TensorFlow)."
-        ),
-        "min_negatives": "Mined negatives per image at least.",
-    },
-    TrainParams: {
-        "batch_size": "Images of a step, over all devices.",
-        "max_number_of_steps": "Length of the training, in steps.",
-        "optimizer": "The optimizer.",
-        "momentum": "Of --optimizer=momentum.",
-        "opt_epsilon": "Of adadelta, adam and rmsprop.",
-        "adam_beta1": "Of adam.",
-        "adam_beta2": "Of adam.",
-        "rmsprop_decay": "Of rmsprop.",
-        "rmsprop_momentum": "Of rmsprop.",
-        "adadelta_rho": "Of adadelta.",
-        "learning_rate": "After the warm-up.",
-        "learning_rate_decay_type": "How the rate falls.",
-        "learning_rate_decay_factor": "Of step and exponential.",
-        "decay_boundaries": "Of step: where it falls, as shares of all steps.",
-        "num_epochs_per_decay": "Of exponential.",
-        "end_learning_rate": "Of cosine.",
-        "warmup_steps": "Steps of linear rise at the start.",
-        "weight_decay": "L2, on convolution kernels only.",
-        "augmentation": "light: crop, flip and colours.",
-        "ignore_difficult": "Ignore difficult boxes, do not train on them.",
-        "seed": "Of initial weights, order and augmentation.",
-        "precision": "Of the network; losses are float32 in any.",
-        "save_interval_steps": "Steps between two checkpoints.",
-        "log_every_n_steps": "Steps between two log entries.",
-        "max_to_keep": "Checkpoints kept, the latest.",
-        "trainable_scopes": (
-            "Parts that are trained, such as `ssd_300_vgg/block4_box,conv7`, "
-            "in whole layers; all by default."
-        ),
-    },
-    StartParams: {
-        "checkpoint_path": (
-            "What to start from: a train_dir or a checkpoint in it, or a TF1 "
-            "checkpoint. Not read once --train_dir has a checkpoint."
-        ),
-        "checkpoint_model_scope": (
-            "First part of the names in a TF1 checkpoint, such as vgg_16; the "
-            "model's by default."
-        ),
-        "checkpoint_exclude_scopes": (
-            "Parts that start fresh, such as `ssd_300_vgg/conv6,block4_box`."
-        ),
-        "ignore_missing_vars": "Start fresh what the weights do not have.",
-        "backbone_weights": (
-            "A classifier's or detector's file of Caffe, PyTorch, Keras or "
-            "TF-Slim to start from, or `imagenet` for what Keras publishes."
-        ),
-    },
-}
-# Field -> its flag, where that has the port's name.
-_NAMES = {"top_k": "select_top_k", "alpha": "loss_alpha"}
-
-# Field -> least and largest value.
-_SHARE = (0.0, 1.0)
-_BOUNDS: dict[str, tuple[float | None, float | None]] = {
-    **dict.fromkeys(
-        (
-            "select_threshold",
-            "nms_threshold",
-            "match_threshold",
-            "label_smoothing",
-            "momentum",
-            "adam_beta1",
-            "adam_beta2",
-            "rmsprop_decay",
-            "rmsprop_momentum",
-            "adadelta_rho",
-        ),
-        _SHARE,
-    ),
-    **dict.fromkeys(
-        (
-            "top_k",
-            "keep_top_k",
-            "batch_size",
-            "max_number_of_steps",
-            "save_interval_steps",
-            "log_every_n_steps",
-            "max_to_keep",
-        ),
-        (1, None),
-    ),
-    **dict.fromkeys(
-        (
-            "negative_ratio",
-            "alpha",
-            "min_negatives",
-            "opt_epsilon",
-            "learning_rate_decay_factor",
-            "num_epochs_per_decay",
-            "end_learning_rate",
-            "warmup_steps",
-            "weight_decay",
-            "seed",
-        ),
-        (0, None),
-    ),
-    "learning_rate": (1e-12, None),
-}
 
 
 def define(flag_values: flags.FlagValues, defaults: Settings) -> None:
     """Defines the flags of one of the dataclasses."""
-    for field, text in _FLAGS[type(defaults)].items():
+    for field, text in HELP[type(defaults)].items():
         maker, default, options = _maker(field, getattr(defaults, field))
-        name = _NAMES.get(field, field)
+        name = NAMES.get(field, field)
         maker(name, default, help=text, flag_values=flag_values, **options)
 
 
@@ -169,11 +52,42 @@ def _maker(field: str, value: Any) -> tuple[Callable, Any, dict[str, Any]]:
         return flags.DEFINE_list, [str(x) for x in value], {}
     if value is None:
         return flags.DEFINE_string, value, {}
-    low, high = _BOUNDS[field]
+    low, high = BOUNDS[field]
     bounds = {"lower_bound": low, "upper_bound": high}
     if isinstance(value, int):
         return flags.DEFINE_integer, value, bounds
     return flags.DEFINE_float, value, bounds
+
+
+def define_augmentation(flag_values: flags.FlagValues) -> None:
+    """Defines --augmentation and a flag for each of its settings."""
+    flags.DEFINE_enum(
+        "augmentation",
+        "ssd",
+        list(AUGMENTATIONS),
+        "ssd: the paper's; light: its crop, flip and colours; none. The flags "
+        "of its parts change single settings.",
+        flag_values=flag_values,
+    )
+    for field, text in HELP[AugmentParams].items():
+        value = getattr(AUGMENTATIONS["ssd"], field)
+        maker, _, options = _maker(field, value)
+        text = f"{text} (default: as --augmentation says)"
+        maker(field, None, help=text, flag_values=flag_values, **options)
+
+
+def read_augmentation(flag_values: flags.FlagValues) -> AugmentParams:
+    """What --augmentation says, with what its single settings say.
+
+    Raises:
+      UserError: a range that is none.
+    """
+    given = {
+        field: _value(flag_values, field)
+        for field in HELP[AugmentParams]
+        if flag_values[field].present
+    }
+    return dataclasses.replace(AUGMENTATIONS[flag_values.augmentation], **given)
 
 
 def define_dataset(flag_values: flags.FlagValues, split: str) -> None:
@@ -245,20 +159,23 @@ def define_checkpoint_path(flag_values: flags.FlagValues) -> None:
 
 def read(flag_values: flags.FlagValues, defaults: Settings) -> Settings:
     """The dataclass with what the flags say."""
-    values: dict[str, Any] = {}
-    for field in _FLAGS[type(defaults)]:
-        value = flag_values[_NAMES.get(field, field)].value
-        if isinstance(value, list):
-            scopes = field.endswith("_scopes")
-            read_list = _scopes if scopes else _ascending_shares
-            value = read_list(field, value)
-        values[field] = value
+    values = {
+        field: _value(flag_values, field) for field in HELP[type(defaults)]
+    }
     return dataclasses.replace(defaults, **values)
+
+
+def _value(flag_values, field):
+    """A field's value as its flag says it."""
+    value = flag_values[NAMES.get(field, field)].value
+    if not isinstance(value, list):
+        return value
+    return (_scopes if field.endswith("_scopes") else _numbers)(field, value)
 
 
 def given(flag_values: flags.FlagValues, defaults: Settings) -> list[str]:
     """The flags of `define` that stand on the command line."""
-    names = [_NAMES.get(field, field) for field in _FLAGS[type(defaults)]]
+    names = [NAMES.get(field, field) for field in HELP[type(defaults)]]
     return [name for name in names if flag_values[name].present]
 
 
@@ -272,14 +189,29 @@ def _scopes(name, words):
     return scopes
 
 
-def _ascending_shares(name, words):
+# List flags of numbers: what they want.
+_NUMBERS = {
+    "decay_boundaries": "ascending numbers above 0",
+    "crop_overlaps": "numbers from 0 to 1",
+}
+
+
+def _numbers(name, words):
     try:
-        shares = tuple(float(word) for word in words)
+        numbers = tuple(float(word) for word in words)
     except ValueError:
-        shares = ()
-    if not shares or list(shares) != sorted({*shares}) or shares[0] <= 0:
+        numbers = (math.nan,)
+    ascending = list(numbers) == sorted({*numbers})
+    if name == "decay_boundaries":
+        fits = ascending and numbers and numbers[0] > 0
+    elif name == "crop_overlaps":
+        fits = numbers and all(0 <= number <= 1 for number in numbers)
+    else:
+        fits = len(numbers) == 2 and 0 < numbers[0] <= numbers[1]
+    if not fits:
+        wanted = _NUMBERS.get(name, "the least and the largest")
         raise UserError(
-            f"--{name}={','.join(words)}: expected ascending numbers above 0, "
-            "separated by commas"
+            f"--{name}={','.join(words)}: expected {wanted}, separated by "
+            "commas"
         )
-    return shares
+    return numbers

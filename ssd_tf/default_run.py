@@ -10,7 +10,8 @@ import pathlib
 from typing import Any
 
 from ssd_tf import command, presets
-from ssd_tf.config import Config, TrainParams
+from ssd_tf.config import Config
+from ssd_tf.recipe import AUGMENTATIONS, TrainParams
 
 RUN_DIR = "runs/shapes"
 MODEL_NAME = "ssd_128_mobilenet_v2"
@@ -26,7 +27,7 @@ TRAINING = TrainParams(
     warmup_steps=50,
     weight_decay=4e-5,
     # Ten passes over pictures that all differ need none, and learn faster.
-    augmentation="none",
+    augmentation=AUGMENTATIONS["none"],
     save_interval_steps=250,
     log_every_n_steps=20,
 )

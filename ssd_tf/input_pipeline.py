@@ -10,7 +10,9 @@ from typing import Any
 import tensorflow as tf
 
 from ssd_tf import augment
-from ssd_tf.config import SSDParams, check_choice
+from ssd_tf.config import SSDParams
+from ssd_tf.preprocessing import decode, resize, whiten
+from ssd_tf.recipe import AUGMENTATIONS, AugmentParams
 
 Example = dict[str, Any]
 SHUFFLE_BUFFER = 2048
@@ -18,30 +20,6 @@ SHUFFLE_BUFFER = 2048
 BOX_COUNTS = (8,) + tuple(
     size << doublings for doublings in range(3, 28) for size in (2, 3)
 )
-
-
-def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """Encoded JPEG, PNG, GIF or BMP (its first frame) -> uint8 `[h, w, 3]`."""
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, [None, None, 3])
-
-
-def resize(image: tf.Tensor, img_shape: tuple[int, int]) -> tf.Tensor:
-    """Warps `[h, w, 3]` to float32 `[H, W, 3]`, bilinear, ratio not kept."""
-    return tf.image.resize(image, img_shape)
-
-
-def whiten(image: tf.Tensor, params: SSDParams) -> tf.Tensor:
-    """RGB in 0..255 minus the network's mean, times its scale."""
-    return (tf.cast(image, tf.float32) - params.image_mean) * params.image_scale
-
-
-def prepare_image(encoded: tf.Tensor, params: SSDParams) -> tf.Tensor:
-    """Encoded image -> the network's input float32 `[H, W, 3]`.
-
-    What evaluation, detection and the exported model all do.
-    """
-    return whiten(resize(decode(encoded), params.img_shape), params)
 
 
 def _example_for_training(record: Example, ignore_difficult: bool) -> Example:
@@ -57,54 +35,11 @@ def _example_for_training(record: Example, ignore_difficult: bool) -> Example:
     }
 
 
-def _augment_light(
-    example: Example, seed: tf.Tensor, img_shape: tuple[int, int]
-) -> Example:
-    """Crop, resize, flip and colours of an example that is still encoded.
-
-    A JPEG is decoded only where the crop is, other formats whole; colours
-    change after the resize, on fewer pixels.
-    """
-    crop_seed, flip_seed, color_seed = tf.unstack(tf.random.split(seed, 3))
-    encoded = example["image"]
-    is_jpeg = tf.io.is_jpeg(encoded)
-    whole = tf.cond(
-        is_jpeg,
-        lambda: tf.zeros([0, 0, 3], tf.uint8),
-        lambda: decode(encoded),
-    )
-    shape = tf.cond(
-        is_jpeg,
-        lambda: tf.io.extract_jpeg_shape(encoded),
-        lambda: tf.shape(whole),
-    )
-    window = augment.crop_window(shape, example["boxes"], crop_seed)
-    # Whole pixels first, so that boxes and pixels move by the same amount.
-    size = tf.cast(tf.stack([shape[0], shape[1]] * 2), tf.float32)
-    low = tf.floor(window[:2] * size[:2])
-    high = tf.maximum(tf.math.ceil(window[2:] * size[2:]), low + 1)
-    high = tf.minimum(high, size[:2])
-    example = augment.crop_boxes(example, tf.concat([low, high], 0) / size)
-    y, x, height, width = tf.unstack(
-        tf.cast(tf.concat([low, high - low], 0), tf.int32)
-    )
-    crop = tf.cond(
-        is_jpeg,
-        lambda: tf.io.decode_and_crop_jpeg(
-            encoded, [y, x, height, width], channels=3
-        ),
-        lambda: whole[y : y + height, x : x + width],
-    )
-    image = resize(crop, img_shape)
-    image = augment.random_colors(image, color_seed)
-    return augment.random_flip({**example, "image": image}, flip_seed)
-
-
 def make_for_train(
     records: tf.data.Dataset,
     params: SSDParams,
     batch_size: int,
-    augmentation: str = "light",
+    augmentation: AugmentParams = AUGMENTATIONS["ssd"],
     ignore_difficult: bool = False,
     seed: int = 0,
     context: tf.distribute.InputContext | None = None,
@@ -118,7 +53,7 @@ def make_for_train(
       records: parsed records, one pass over them.
       params: input size and whitening of the network.
       batch_size: images in a global batch.
-      augmentation: "light" (crop, flip, colours) or "none".
+      augmentation: how images vary.
       ignore_difficult: difficult boxes are ignored like crowds, instead of
         trained on.
       seed: of order and augmentation.
@@ -129,15 +64,12 @@ def make_for_train(
       `labels` int64 [B, M] (0 pads), `ignored` bool [B, M], `source_id` [B].
       M is one of `BOX_COUNTS`, so that few shapes have to be compiled.
     """
-    check_choice("augmentation", augmentation)
 
     def prepare(record, seed):
         example = _example_for_training(record, ignore_difficult)
-        if augmentation == "none":
-            image = resize(decode(example["image"]), params.img_shape)
-            example = {**example, "image": image}
-        else:
-            example = _augment_light(example, seed, params.img_shape)
+        example = augment.augment(
+            example, seed, augmentation, params.img_shape, params.image_mean
+        )
         return {**example, "image": whiten(example["image"], params)}
 
     seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)

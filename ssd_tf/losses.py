@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from ssd_tf.config import check_choice
+from ssd_tf.recipe import check_choice
 
 Layers = Sequence[tf.Tensor] | tf.Tensor
 

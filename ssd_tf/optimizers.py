@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from ssd_tf import schedules
-from ssd_tf.config import TrainParams, check_choice
+from ssd_tf.recipe import TrainParams, check_choice
 
 
 def make_optimizer(

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from ssd_tf.config import TrainParams, check_choice
+from ssd_tf.recipe import TrainParams, check_choice
 
 
 @keras.saving.register_keras_serializable(package="ssd_tf")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from ssd_tf import checkpoint, input_pipeline
+from ssd_tf import checkpoint, preprocessing
 from ssd_tf.config import DetectionParams
 from ssd_tf.nets.ssd import SSDNet
 
@@ -30,7 +30,7 @@ def bytes_to_detections(
     """
 
     def prepare(encoded):
-        return input_pipeline.prepare_image(encoded, net.params)
+        return preprocessing.prepare_image(encoded, net.params)
 
     def serve(image_bytes):
         shape = (*net.params.img_shape, 3)

@@ -12,8 +12,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
@@ -21,98 +20,18 @@ import tensorflow as tf
 from ssd_tf import (
     checkpoint,
     config,
-    encoder,
     input_pipeline,
-    losses,
     optimizers,
     scopes,
     strategies,
+    train_step,
     transfer,
 )
 from ssd_tf.command import UserError, progress, say
-from ssd_tf.config import Config, SSDParams, TrainParams
+from ssd_tf.config import Config, SSDParams
 from ssd_tf.metrics_log import MetricsLog, in_short
 from ssd_tf.nets.layers import synchronize_batch_norm
 from ssd_tf.nets.ssd import SSDNet
-
-
-def make_encode(
-    net: SSDNet, match_threshold: float
-) -> Callable[[dict[str, tf.Tensor]], encoder.Targets]:
-    """The compiled function from a batch's boxes to its targets."""
-
-    # XLA fuses the matching of all boxes with all anchors into a few passes,
-    # on a CPU too, where compiling the convolutions as well would not pay.
-    @tf.function(jit_compile=True)
-    def encode(batch):
-        return encoder.encode(
-            batch["labels"],
-            batch["boxes"],
-            net.flat_anchors,
-            net.params.num_classes,
-            net.params.prior_scaling,
-            ignored=batch["ignored"],
-            match_threshold=match_threshold,
-        )
-
-    return encode
-
-
-def make_train_step(
-    net: SSDNet,
-    optimizer: keras.Optimizer,
-    training: TrainParams,
-    strategy: tf.distribute.Strategy,
-) -> Callable[[Any], dict[str, tf.Tensor]]:
-    """The compiled step.
-
-    Args:
-      net: built under the strategy's scope, as is
-      optimizer: already built for the net's trainable variables.
-      training: loss settings and weight decay.
-      strategy: where to run.
-
-    Returns:
-      A function from a (distributed) batch, see
-      `input_pipeline.make_for_train`, to the loss terms of the global batch,
-      float32 scalars: those of `ssd_losses`, `regularization` and their sum
-      `loss`.
-    """
-    replicas = strategy.num_replicas_in_sync
-    options = vars(training.loss)
-    encode = make_encode(net, training.loss.match_threshold)
-
-    def replica_step(batch):
-        image = batch["image"]
-        targets = encode({k: v for k, v in batch.items() if k != "image"})
-        with tf.GradientTape() as tape:
-            outputs = net.model(image, training=True)
-            terms = losses.ssd_losses(
-                outputs["logits"],
-                outputs["localisations"],
-                *targets,
-                **options,
-            )
-            decay = optimizers.weight_decay_loss(
-                net.model, training.weight_decay
-            )
-            terms["regularization"] = decay / replicas
-            terms["loss"] = tf.add_n(list(terms.values()))
-        variables = net.model.trainable_variables
-        gradients = tape.gradient(terms["loss"], variables)
-        # Keras sums the gradients over the replicas.
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return terms
-
-    @tf.function
-    def train_step(batch):
-        terms = strategy.run(replica_step, args=(batch,))
-        return {
-            name: strategy.reduce(tf.distribute.ReduceOp.SUM, term, axis=None)
-            for name, term in terms.items()
-        }
-
-    return train_step
 
 
 def train(
@@ -172,10 +91,12 @@ def train(
         batches = strategy.distribute_datasets_from_function(
             lambda context: _batches(records, settings, int(step), context)
         )
-        train_step = make_train_step(net, optimizer, training, strategy)
+        take_step = train_step.make_train_step(
+            net, optimizer, training, strategy
+        )
         log = MetricsLog(train_dir, int(step)) if chief else None
         try:
-            _loop(train_step, iter(batches), step, manager, training, log)
+            _loop(take_step, iter(batches), step, manager, training, log)
         except KeyboardInterrupt:
             # Ctrl-C loses nothing, where no other process waits for this one.
             if strategies.is_alone(strategy):
@@ -240,14 +161,14 @@ def _batches(records, settings, first_step, context):
     )
 
 
-def _loop(train_step, batches, step, manager, training, log):
+def _loop(take_step, batches, step, manager, training, log):
     """Step after step from `step` on; logs, and saves now and then."""
     last = training.max_number_of_steps
     first = int(step)
     with progress("training", last - first) as advance:
         text = ""
         for number in range(first + 1, last + 1):
-            terms = train_step(next(batches))
+            terms = take_step(next(batches))
             step.assign(number)
             saves = number % training.save_interval_steps == 0 or number == last
             if saves or number % training.log_every_n_steps == 0:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from ssd_tf import config, presets
+from ssd_tf import config, presets, recipe
 from ssd_tf.command import UserError
 
 
@@ -50,9 +50,15 @@ def test_presets_come_back_equal(name, tmp_path):
 
 
 def test_values_that_are_no_defaults_come_back(tmp_path):
-    before = settings_of(training=changed(config.TrainParams()))
+    before = settings_of(training=changed(recipe.TrainParams()))
     before = dataclasses.replace(before, params=changed(before.params))
-    for part in (before.params, before.training, before.training.loss):
+    training = before.training
+    for part in (
+        before.params,
+        training,
+        training.loss,
+        training.augmentation,
+    ):
         for field in dataclasses.fields(part):
             assert getattr(part, field.name) != field.default, field.name
     config.save(before, tmp_path)
@@ -122,14 +128,14 @@ def test_every_layer_of_a_preset_has_all_its_settings(params):
 
 
 def test_defaults_are_among_the_choices():
-    defaults = vars(config.TrainParams()) | vars(config.LossParams())
+    defaults = vars(recipe.TrainParams()) | vars(recipe.LossParams())
     defaults |= vars(presets.SSD_300_VGG)
-    for name, choices in config.CHOICES.items():
-        config.check_choice(name, defaults[name])
+    for name, choices in recipe.CHOICES.items():
+        recipe.check_choice(name, defaults[name])
         with pytest.raises(
             ValueError, match=f"^{name} .*{choices[-1]}; .*'no'"
         ):
-            config.check_choice(name, "no")
+            recipe.check_choice(name, "no")
 
 
 def test_settings_cannot_be_changed_in_place():

@@ -10,19 +10,22 @@ ROOT = pathlib.Path(__file__).parent.parent
 COMMANDS = {"benchmark", "client", "default_run", "detect", "export"}
 COMMANDS |= {"import_weights"}
 # Where flags are made for the commands.
-FLAGS = {"command", "config_flags"}
+FLAGS = {"command", "config_flags", "flag_tables"}
 # What a module of the core may know of the package, itself left out.
 CORE = {
     "boxes": set(),
-    "config": {"command", "files"},
+    "recipe": set(),
+    "config": {"command", "files", "recipe"},
     "presets": {"command", "config"},
-    "anchors": {"config"},
+    "anchors": {"config", "recipe"},
     "encoder": {"boxes"},
-    "losses": {"config"},
+    "losses": {"recipe"},
     "detection": {"boxes", "encoder", "losses"},
-    "augment": {"boxes"},
-    "input_pipeline": {"augment", "config"},
-    "schedules": {"config"},
+    "preprocessing": {"config"},
+    "augment": {"boxes", "preprocessing", "recipe"},
+    "input_pipeline": {"augment", "config", "preprocessing", "recipe"},
+    "schedules": {"recipe"},
+    "optimizers": {"recipe", "schedules"},
     "files": set(),
     "command": set(),
     "nets.layers": set(),
@@ -32,6 +35,7 @@ CORE = {
     "nets.resnet": {"nets.layers"},
     "nets.multibox": {
         "config",
+        "recipe",
         "nets.applications",
         "nets.fpn",
         "nets.layers",

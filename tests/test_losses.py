@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_tf import losses
-from ssd_tf.config import CHOICES
+from ssd_tf.recipe import CHOICES
 
 NAMES = ["cross_entropy_pos", "cross_entropy_neg", "localization"]
 MININGS = [("image", "positives"), ("batch", "batch_size")]
@@ -334,7 +334,7 @@ TWO_REPLICAS = """
 import json, sys
 import numpy as np, tensorflow as tf
 from ssd_tf import losses
-from ssd_tf.config import CHOICES
+from ssd_tf.recipe import CHOICES
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 two = [tf.config.LogicalDeviceConfiguration()] * 2

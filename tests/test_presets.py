@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from conftest import TESTS
 
-from ssd_tf import config, export, serving, train, transfer
+from ssd_tf import config, export, recipe, serving, train, transfer
 from ssd_tf.command import UserError
 from ssd_tf.datasets import records
 from ssd_tf.nets.ssd import SSDNet
@@ -79,13 +79,13 @@ def test_trains_detects_and_exports(name, shapes_data, pictures, tmp_path):
     settings = config.Config(
         params,
         class_names,
-        config.TrainParams(
+        recipe.TrainParams(
             batch_size=2,
             max_number_of_steps=2,
             warmup_steps=0,
             # It would move every kernel without any gradient of the loss.
             weight_decay=0.0,
-            augmentation="none",
+            augmentation=recipe.AUGMENTATIONS["none"],
         ),
     )
     before = {

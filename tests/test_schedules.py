@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ssd_tf import schedules
-from ssd_tf.config import CHOICES, TrainParams
 from ssd_tf.optimizers import make_optimizer
+from ssd_tf.recipe import CHOICES, TrainParams
 
 
 def rates(steps, steps_per_epoch=10, **settings):

@@ -13,7 +13,7 @@ import tensorflow as tf
 import train_process
 from processes import finish, start_training
 
-from ssd_tf import checkpoint, config, metrics_log, optimizers, train
+from ssd_tf import checkpoint, config, metrics_log, optimizers, recipe, train
 from ssd_tf.command import UserError
 from ssd_tf.datasets import catalog, records
 
@@ -203,7 +203,7 @@ def test_lines_after_the_restored_step_are_dropped(tmp_path):
 
 def test_adam_moves_as_far_as_it_should():
     """The port's epsilon of 1.0 made it 479 times less (B21)."""
-    training = config.TrainParams(
+    training = recipe.TrainParams(
         optimizer="adam",
         learning_rate=1e-3,
         learning_rate_decay_type="fixed",

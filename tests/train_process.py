@@ -13,7 +13,7 @@ import sys
 
 import tensorflow as tf
 
-from ssd_tf import config, presets, starts, strategies, train
+from ssd_tf import config, presets, recipe, starts, strategies, train
 from ssd_tf.datasets import catalog, records
 
 BATCH_SIZE = 8
@@ -56,7 +56,7 @@ NETS = {"vgg": small_vgg, "mobilenet": mobilenet}
 
 def settings(net: str, class_names: list[str], steps: int) -> config.Config:
     """A small net and a recipe that logs every step."""
-    training = config.TrainParams(
+    training = recipe.TrainParams(
         batch_size=BATCH_SIZE,
         max_number_of_steps=steps,
         # Low: every step multiplies the rounding in which replicas differ.

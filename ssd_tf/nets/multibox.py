@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from ssd_tf.config import ExtraBlock, SSDParams, check_choice
+from ssd_tf.config import ExtraBlock, SSDParams
 from ssd_tf.nets import applications, fpn, resnet, vgg
 from ssd_tf.nets.layers import (
     arg_scope,
@@ -18,6 +18,7 @@ from ssd_tf.nets.layers import (
     pad2d,
     separable_conv2d,
 )
+from ssd_tf.recipe import check_choice
 
 
 def ssd_arg_scope(params: SSDParams):
