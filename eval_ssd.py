@@ -54,7 +54,7 @@ config_flags.define(FLAGS, DetectionParams())
 def evaluate_checkpoint(checkpoint_path: str | pathlib.Path) -> None:
     """Evaluates one checkpoint: table on screen, metrics.json on disk."""
     from ssd_tf import checkpoint, evaluate, input_pipeline
-    from ssd_tf.datasets import catalog, records
+    from ssd_tf.datasets import catalog, record_check, records
 
     prefix = checkpoint.find(checkpoint_path)
     net = checkpoint.load_net(prefix)
@@ -67,22 +67,24 @@ def evaluate_checkpoint(checkpoint_path: str | pathlib.Path) -> None:
             f"of {prefix} {', '.join(settings.class_names)}; convert the data "
             "with --labels"
         )
-    records.check_labels(FLAGS.dataset_dir, split, len(names))
-    data = records.read(FLAGS.dataset_dir, split)
+    where, policy = (FLAGS.dataset_dir, split), FLAGS.unreadable_shards
+    record_check.check_annotations(*where, len(names), policy)
+    data = records.read(*where, unreadable_shards=policy)
     batches = input_pipeline.make_for_eval(data, net.params, FLAGS.batch_size)
-    num_images = records.count(FLAGS.dataset_dir, split)
+    num_images = records.count(*where, policy)
     num_batches = math.ceil(num_images / FLAGS.batch_size)
     if FLAGS.max_num_batches:
         batches = batches.take(FLAGS.max_num_batches)
         num_batches = min(num_batches, FLAGS.max_num_batches)
-    metrics = evaluate.evaluate(
-        net,
-        batches,
-        settings.class_names,
-        config_flags.read(FLAGS, DetectionParams()),
-        FLAGS.matching_threshold,
-        num_batches,
-    )
+    with records.explained_errors(*where):
+        metrics = evaluate.evaluate(
+            net,
+            batches,
+            settings.class_names,
+            config_flags.read(FLAGS, DetectionParams()),
+            FLAGS.matching_threshold,
+            num_batches,
+        )
     evaluate.print_metrics(metrics, settings.class_names)
     eval_dir = pathlib.Path(FLAGS.eval_dir or prefix.parent / f"eval_{split}")
     path = eval_dir / evaluate.METRICS_FILE

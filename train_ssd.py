@@ -6,8 +6,9 @@ without flags makes the built-in data set, trains a small net on it, evaluates
 it, draws its detections and exports it: about six minutes on two CPU cores,
 VOC07 mAP 0.90.
 
-  python train_ssd.py --dataset_dir=data/voc --dataset_split_name=trainval \\
-      --train_dir=runs/voc --model_name=ssd_300_vgg
+  python train_ssd.py --dataset_dir=data/voc --dataset_split_name=train \\
+      --train_dir=runs/voc --model_name=ssd_300_vgg \\
+      --validation_split_name=val
 
 trains on a data set that ssd_tf.datasets.convert has written. The same
 command again goes on from the last checkpoint. --checkpoint_path or
@@ -16,6 +17,7 @@ command again goes on from the last checkpoint. --checkpoint_path or
 
 import dataclasses
 import sys
+from collections.abc import Callable
 
 from absl import flags
 
@@ -26,12 +28,7 @@ from ssd_tf.recipe import LossParams, TrainParams
 
 FLAGS = flags.FlagValues()
 config_flags.define_dataset(FLAGS, split="train")
-flags.DEFINE_string(
-    "train_dir",
-    None,
-    "Where checkpoints, config.json and logs go.",
-    flag_values=FLAGS,
-)
+config_flags.define_run(FLAGS)
 config_flags.define_net(FLAGS)
 config_flags.define(FLAGS, StartParams())
 config_flags.define(FLAGS, TrainParams())
@@ -52,6 +49,56 @@ def make_config(class_names: tuple[str, ...]) -> Config:
     return Config(params, class_names, training)
 
 
+def open_split(
+    split: str, class_names: tuple[str, ...]
+) -> tuple[Callable, int]:
+    """The reader of a split that has been checked, and how many images."""
+    from ssd_tf.datasets import record_check, records
+
+    where, policy = (FLAGS.dataset_dir, split), FLAGS.unreadable_shards
+    num_samples = records.count(*where, policy)
+    if not num_samples:
+        raise UserError(f"{FLAGS.dataset_dir}: no image in split {split!r}")
+    record_check.check_annotations(*where, len(class_names), policy)
+    return records.reader(*where, policy), num_samples
+
+
+def train_on(split: str, settings: Config) -> None:
+    """Trains on a split, or learns its first batch by heart."""
+    from ssd_tf import overfit, starts, strategies, train
+    from ssd_tf.validation import Validation
+
+    strategy = strategies.choose_strategy()
+    read, num_samples = open_split(split, settings.class_names)
+    if FLAGS.trunk:
+        params = starts.with_trunk(settings.params, FLAGS.trunk)
+        settings = dataclasses.replace(settings, params=params)
+    if FLAGS.overfit_batch:
+        overfit.overfit(settings, read(None), num_samples)
+        return
+    validation = None
+    if name := FLAGS.validation_split_name:
+        read_val, num_images = open_split(name, settings.class_names)
+        validation = Validation(read_val(None), num_images, name)
+    options = config_flags.read(FLAGS, StartParams())
+    settings, start = starts.begin(settings, FLAGS.train_dir, options)
+    train.train(
+        settings,
+        FLAGS.train_dir,
+        read,
+        num_samples,
+        strategy,
+        start,
+        validation,
+        FLAGS.confirm_changes,
+    )
+    command.say(
+        f"trained: {FLAGS.train_dir}; next: python eval_ssd.py "
+        f"--dataset_dir={FLAGS.dataset_dir} --dataset_split_name=SPLIT "
+        f"--checkpoint_path={FLAGS.train_dir}"
+    )
+
+
 def main() -> None:
     """Reads the flags and trains; without any, the default run."""
     if len(sys.argv) == 1:
@@ -60,43 +107,20 @@ def main() -> None:
 
         default_run.default_run()
         return
-    command.require(FLAGS, "dataset_dir", "train_dir")
+    command.require(FLAGS, "dataset_dir")
+    if not FLAGS.overfit_batch:
+        command.require(FLAGS, "train_dir")
     from ssd_tf.datasets import catalog
 
     settings = make_config(tuple(catalog.class_names(FLAGS.dataset_dir)))
     command.load_tensorflow()
-    from ssd_tf import starts, strategies, train
     from ssd_tf.datasets import records
 
-    strategy = strategies.choose_strategy()
     split = FLAGS.dataset_split_name
-    num_samples = records.count(FLAGS.dataset_dir, split)
-    if not num_samples:
-        raise UserError(f"{FLAGS.dataset_dir}: no image in split {split!r}")
-    records.check_labels(FLAGS.dataset_dir, split, len(settings.class_names))
-    if FLAGS.trunk:
-        params = starts.with_trunk(settings.params, FLAGS.trunk)
-        settings = dataclasses.replace(settings, params=params)
-    options = config_flags.read(FLAGS, StartParams())
-    settings, start = starts.begin(settings, FLAGS.train_dir, options)
-    train.train(
-        settings,
-        FLAGS.train_dir,
-        records.read(
-            FLAGS.dataset_dir,
-            split,
-            shuffle_files=True,
-            seed=settings.training.seed,
-        ),
-        num_samples,
-        strategy,
-        start,
-    )
-    command.say(
-        f"trained: {FLAGS.train_dir}; next: python eval_ssd.py "
-        f"--dataset_dir={FLAGS.dataset_dir} --dataset_split_name=SPLIT "
-        f"--checkpoint_path={FLAGS.train_dir}"
-    )
+    with records.explained_errors(
+        FLAGS.dataset_dir, split, FLAGS.validation_split_name
+    ):
+        train_on(split, settings)
 
 
 def run() -> None:

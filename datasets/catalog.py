@@ -8,6 +8,7 @@ Folders of other tools, with records and class names alone, are understood
 too. Nothing here knows what is in a record; TensorFlow is not imported.
 """
 
+import dataclasses
 import fnmatch
 import json
 import pathlib
@@ -27,6 +28,15 @@ _SHARD = re.compile(
     rf"(?P<split>.+?){_SUFFIX}?-\d{{5}}-of-(?P<count>\d{{5}}){_SUFFIX}?"
     rf"|(?P<single>.+){_SUFFIX}"
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A file of a split, and what the manifest states of it."""
+
+    path: pathlib.Path
+    images: int | None = None  # None: not stated
+    size: int | None = None  # bytes
 
 
 def shard_names(split: str, count: int) -> list[str]:
@@ -83,10 +93,8 @@ def class_names(dataset_dir: str | pathlib.Path) -> list[str]:
     )
 
 
-def list_shards(
-    dataset_dir: str | pathlib.Path, split: str
-) -> list[pathlib.Path]:
-    """The files of a split, in order.
+def list_shards(dataset_dir: str | pathlib.Path, split: str) -> list[Shard]:
+    """The files of a split, in order; `ssd_tf.datasets.shards` checks them.
 
     Args:
       dataset_dir: a folder with converted data, ours or another tool's.
@@ -94,15 +102,18 @@ def list_shards(
         (`voc_2007_train_*.tfrecord`).
 
     Raises:
-      UserError: there is no such folder or split, or a shard is missing or
-        not whole.
+      UserError: there is no such folder or split, or fewer files than their
+        names count.
     """
     folder = pathlib.Path(dataset_dir)
     _check_folder(folder)
     if (folder / MANIFEST).is_file():
         stated = read_manifest(folder)["splits"]
         if split in stated:
-            return _checked(folder, stated[split]["shards"])
+            return [
+                Shard(folder / entry["name"], entry["images"], entry["size"])
+                for entry in stated[split]["shards"]
+            ]
     found = _group_by_split(folder)
     shards = found.get(split) or [
         path
@@ -112,23 +123,12 @@ def list_shards(
     if not shards:
         known = ", ".join(sorted(found)) or "none"
         raise UserError(f"{folder}: no split {split!r}; splits there: {known}")
-    return _complete(shards)
+    return [Shard(path) for path in _complete(shards)]
 
 
 def _check_folder(folder):
     if not pathlib.Path(folder).is_dir():
         raise UserError(f"{folder}: no such folder; see --dataset_dir")
-
-
-def _checked(folder, entries):
-    for entry in entries:
-        path = folder / entry["name"]
-        if not path.is_file() or path.stat().st_size != entry["size"]:
-            raise UserError(
-                f"{path}: missing or not of the {entry['size']} bytes that "
-                f"{MANIFEST} states; convert again"
-            )
-    return [folder / entry["name"] for entry in entries]
 
 
 def _group_by_split(folder):

@@ -6,15 +6,15 @@ EfficientDet's are read as they are; SSD-TensorFlow's own keys
 [0, 1], labels count from 1. Nothing here knows who annotates or who trains.
 """
 
+import contextlib
 import hashlib
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tensorflow as tf
 
 from ssd_tf import files
-from ssd_tf.command import UserError
-from ssd_tf.datasets import catalog
+from ssd_tf.datasets import catalog, shards
 from ssd_tf.datasets.annotation import Annotation
 
 _CORNERS = tuple(
@@ -193,74 +193,106 @@ def write_shard(
     }
 
 
-def read(
+def reader(
     dataset_dir: str | pathlib.Path,
     split: str,
-    shuffle_files: bool = False,
-    seed: int | None = None,
-) -> tf.data.Dataset:
-    """Reads a split as one-image dicts, once through; see `parse_example`.
+    unreadable_shards: str = "fatal",
+) -> Callable[[int | tf.Tensor | None], tf.data.Dataset]:
+    """Finds a split's files now, to be read as often as one likes.
 
     Args:
       dataset_dir: a folder with converted data, ours or another tool's.
       split: name of a split, or a file name pattern; see
         `catalog.list_shards`.
-      shuffle_files: False gives the images in the order of conversion. True
-        reads the files in a new random order every time, many at once; mix
-        further with `Dataset.shuffle`.
-      seed: makes the shuffled order the same in every run, at a small cost
-        in speed.
+      unreadable_shards: "fatal" or "skip", see `shards.usable`.
+
+    Returns:
+      A function from a seed to the images as dicts, once through; see
+      `parse_example`. None gives the order of conversion. An integer, also
+      an int64 scalar tensor inside a graph, gives the files in an order that
+      follows from it in every process, many read at once and so mixed; mix
+      further with `Dataset.shuffle`.
 
     Raises:
       UserError: no such folder or split, or a shard is not whole.
     """
-    paths = list(map(str, catalog.list_shards(dataset_dir, split)))
-    if shuffle_files:
-        dataset = tf.data.Dataset.from_tensor_slices(paths)
-        dataset = dataset.shuffle(len(paths), seed=seed)
-        dataset = dataset.interleave(
-            tf.data.TFRecordDataset,
-            cycle_length=min(len(paths), _PARALLEL_FILES),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=seed is not None,
-        )
-    else:
-        dataset = tf.data.TFRecordDataset(paths)
-    return dataset.map(parse_example, num_parallel_calls=tf.data.AUTOTUNE)
+    found = _usable(dataset_dir, split, unreadable_shards)
+    paths = [str(shard.path) for shard in found]
+
+    def read_pass(seed: int | tf.Tensor | None) -> tf.data.Dataset:
+        if seed is None:
+            dataset = tf.data.TFRecordDataset(paths)
+        else:
+            dataset = _mixed(paths, seed)
+        return dataset.map(parse_example, num_parallel_calls=tf.data.AUTOTUNE)
+
+    return read_pass
 
 
-def count(dataset_dir: str | pathlib.Path, split: str) -> int:
-    """Number of images in a split: from the manifest, else by reading it.
+def _usable(dataset_dir, split, unreadable_shards):
+    found = catalog.list_shards(dataset_dir, split)
+    return shards.usable(found, unreadable_shards)
+
+
+def _mixed(paths, seed):
+    """Serialised records of files in an order that follows from the seed."""
+    order = tf.random.experimental.stateless_shuffle(
+        paths, tf.stack([tf.cast(seed, tf.int64), 0])
+    )
+    return tf.data.Dataset.from_tensor_slices(order).interleave(
+        tf.data.TFRecordDataset,
+        cycle_length=min(len(paths), _PARALLEL_FILES),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+
+
+def read(
+    dataset_dir: str | pathlib.Path,
+    split: str,
+    seed: int | tf.Tensor | None = None,
+    unreadable_shards: str = "fatal",
+) -> tf.data.Dataset:
+    """One pass over a split: `reader`, called with the seed."""
+    return reader(dataset_dir, split, unreadable_shards)(seed)
+
+
+def count(
+    dataset_dir: str | pathlib.Path,
+    split: str,
+    unreadable_shards: str = "fatal",
+) -> int:
+    """Number of images that `read` gives; of our own data the manifest's.
 
     Raises:
-      UserError: no such folder or split.
+      UserError: no such folder or split, or a shard is not whole.
     """
-    paths = catalog.list_shards(dataset_dir, split)
-    if (pathlib.Path(dataset_dir) / catalog.MANIFEST).is_file():
-        stated = catalog.read_manifest(dataset_dir)["splits"]
-        if split in stated:
-            return stated[split]["images"]
-    records = tf.data.TFRecordDataset(list(map(str, paths)))
-    return sum(1 for _ in records)
+    found = _usable(dataset_dir, split, unreadable_shards)
+    return sum(shard.images for shard in found)
 
 
-def check_labels(
-    dataset_dir: str | pathlib.Path, split: str, num_names: int
-) -> None:
-    """Refuses a split with labels that have no name.
+@contextlib.contextmanager
+def explained_errors(
+    dataset_dir: str | pathlib.Path, *splits: str | None
+) -> Iterator[None]:
+    """Inside, an error of reading the splits becomes one that names the shard.
 
-    Data with a manifest are our own and good; others are read once.
+    TensorFlow's DataLossError has lost the file's name, so that all shards
+    are read again. If all can be, as after a short failure of a disk far
+    away, it stays as it is.
 
     Raises:
-      UserError: no such split, or a label outside 1..num_names.
+      UserError: instead.
     """
-    if (pathlib.Path(dataset_dir) / catalog.MANIFEST).is_file():
-        return
-    for record in read(dataset_dir, split):
-        for label in record["labels"].numpy():
-            if not 1 <= label <= num_names:
-                source_id = record["source_id"].numpy().decode()
-                raise UserError(
-                    f"{dataset_dir}: image {source_id} of {split} has label "
-                    f"{label}, but {catalog.LABELS} names 1 to {num_names}"
-                )
+    try:
+        yield
+    except tf.errors.DataLossError as error:
+        paths = [
+            shard
+            for split in filter(None, splits)
+            for shard in catalog.list_shards(dataset_dir, split)
+        ]
+        bad = shards.find_bad(paths)
+        if not bad:
+            raise
+        raise shards.refusal(bad[0]) from error

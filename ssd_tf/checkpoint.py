@@ -7,11 +7,13 @@ start at `load_net`. Nothing here knows of data or of the loop.
 import dataclasses
 import os
 import pathlib
+import shutil
+from typing import Any
 
 import tensorflow as tf
 
-from ssd_tf import config
-from ssd_tf.command import UserError
+from ssd_tf import averages, config
+from ssd_tf.command import UserError, say
 from ssd_tf.nets.ssd import SSDNet
 
 PREFIX = "ckpt"
@@ -145,13 +147,67 @@ def check_same_net(
             )
 
 
+def check_changes(
+    path: str | os.PathLike,
+    before: config.Config,
+    settings: config.Config,
+    confirmed: bool,
+) -> None:
+    """Lists what a run is to go on with otherwise than it was begun.
+
+    Args:
+      path: the train_dir, for the message.
+      before: what the run was begun with.
+      settings: what it is to go on with.
+      confirmed: whether it may.
+
+    Raises:
+      UserError: it may not.
+    """
+    old, new = (_flat(each.training) for each in (before, settings))
+    old["num_samples"] = before.num_samples
+    new["num_samples"] = settings.num_samples
+    changes = [
+        f"{name} {old[name]} -> {new[name]}"
+        for name in new
+        if old[name] != new[name]
+    ]
+    if not changes:
+        return
+    listed = ", ".join(changes)
+    if not confirmed:
+        raise UserError(
+            f"{path}: was begun with other settings: {listed}; go on with the "
+            "new ones by --confirm_changes, or choose another --train_dir"
+        )
+    say(f"{path}: goes on with other settings: {listed}")
+
+
+def _flat(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass and of those in it."""
+    fields = {}
+    for name, value in vars(settings).items():
+        nested = dataclasses.is_dataclass(value)
+        fields |= _flat(value) if nested else {name: value}
+    return fields
+
+
 def restore_weights(net: SSDNet, checkpoint: str | os.PathLike) -> None:
     """Loads a checkpoint's weights, all of them, and nothing else of it.
+
+    Where the run kept an average of its weights, that is what is loaded.
 
     Raises:
       UserError: the checkpoint does not fit the net.
     """
-    restorer = tf.train.Checkpoint(model=net.model)
+    names = tf.train.load_checkpoint(
+        str(checkpoint)
+    ).get_variable_to_shape_map()
+    averaged = any(name.startswith("average/") for name in names)
+    parts = {"model": net.model}
+    if averaged:
+        parts["average"] = averages.MovingAverage(net.model, decay=0.0)
+    restorer = tf.train.Checkpoint(**parts)
     try:
         status = restorer.restore(str(checkpoint)).expect_partial()
         status.assert_existing_objects_matched()
@@ -160,6 +216,8 @@ def restore_weights(net: SSDNet, checkpoint: str | os.PathLike) -> None:
             f"{checkpoint}: its weights do not fit {net.params.model_name} "
             f"with {net.params.num_classes} classes"
         ) from error
+    if averaged:
+        parts["average"].copy_to_model()
 
 
 def restore_run(state: tf.train.Checkpoint, checkpoint: str) -> None:
@@ -172,8 +230,9 @@ def restore_run(state: tf.train.Checkpoint, checkpoint: str) -> None:
         state.restore(checkpoint).expect_partial().assert_consumed()
     except (AssertionError, ValueError) as error:
         raise UserError(
-            f"{checkpoint}: saved with another net or --optimizer; choose "
-            "another --train_dir, or the flags that it was begun with"
+            f"{checkpoint}: saved with another net, --optimizer, --ema_decay "
+            "or --precision; choose another --train_dir, or the flags that it "
+            "was begun with"
         ) from error
 
 
@@ -183,9 +242,17 @@ def manager(
     optimizer: tf.Module,
     step: tf.Variable,
     max_to_keep: int,
+    average: averages.MovingAverage | None = None,
 ) -> tf.train.CheckpointManager:
-    """Saves and restores weights, optimizer and step of a run."""
-    state = tf.train.Checkpoint(model=net.model, optimizer=optimizer, step=step)
+    """Saves and restores weights, their average, optimizer and step of a run.
+
+    The position in the data and the seeds of the augmentation follow from the
+    step; those of dropout are among the model's variables.
+    """
+    parts = {"model": net.model, "optimizer": optimizer, "step": step}
+    if average:
+        parts["average"] = average
+    state = tf.train.Checkpoint(**parts)
     return tf.train.CheckpointManager(
         state,
         str(train_dir),
@@ -193,6 +260,29 @@ def manager(
         checkpoint_name=PREFIX,
         step_counter=step,
     )
+
+
+def save_run(manager: tf.train.CheckpointManager, step: int) -> None:
+    """Saves a run at a step; a save that fails leaves nothing behind.
+
+    Raises:
+      OSError, tf.errors.OpError: no room, or no permission.
+    """
+    try:
+        manager.save(checkpoint_number=step)
+    except (OSError, tf.errors.OpError):
+        remove_partial(manager.directory)
+        raise
+
+
+def remove_partial(train_dir: str | os.PathLike) -> None:
+    """Removes what saves that never ended have left in a train_dir."""
+    whole = {path.stem for path in pathlib.Path(train_dir).glob("*.index")}
+    for path in pathlib.Path(train_dir).glob(f"{PREFIX}-*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name.split(".")[0] not in whole:
+            path.unlink(missing_ok=True)
 
 
 def save_weights(net: SSDNet, train_dir: str | os.PathLike) -> None:

@@ -12,6 +12,7 @@ Keras.
 import contextlib
 import importlib
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -35,6 +36,29 @@ PLAIN_INTERVAL = 15.0
 
 class UserError(Exception):
     """A mistake of the user, told in one line with its remedy."""
+
+
+class Stopped(Exception):
+    """A run that was asked to stop, has saved and ends; no mistake."""
+
+    def __init__(
+        self, signal_name: str | None, step: int, train_dir: str | os.PathLike
+    ):
+        """What came and what was saved.
+
+        Args:
+          signal_name: such as "SIGTERM"; None where another process of the
+            run got it.
+          step: that was saved.
+          train_dir: where.
+        """
+        by = signal_name or "another process of the run"
+        super().__init__(
+            f"stopped by {by} after step {step}, which is saved in "
+            f"{train_dir}; the same command goes on from there"
+        )
+        # As a shell tells of a process that a signal has ended.
+        self.exit_code = 128 + signal.Signals[signal_name or "SIGTERM"]
 
 
 def run(
@@ -68,6 +92,9 @@ def run(
         _fail(f"{error}; see --help")
     except UserError as error:
         _fail(str(error))
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopped.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted")
     except BrokenPipeError:

@@ -144,6 +144,7 @@ class Config:
     params: SSDParams
     class_names: tuple[str, ...]  # without the background
     training: TrainParams = TrainParams()
+    num_samples: int = 0  # images in a pass; 0 before any training
     # Variables that hold initial values, because nothing was imported into
     # them: such a net is a start for training and detects nothing.
     untrained: tuple[str, ...] = ()

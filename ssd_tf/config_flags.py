@@ -101,6 +101,42 @@ def define_dataset(flag_values: flags.FlagValues, split: str) -> None:
     flags.DEFINE_string(
         "dataset_split_name", split, "Split of it.", flag_values=flag_values
     )
+    flags.DEFINE_enum(
+        "unreadable_shards",
+        "fatal",
+        ["fatal", "skip"],
+        "Stop at a damaged TFRecord file, or leave it out.",
+        flag_values=flag_values,
+    )
+
+
+def define_run(flag_values: flags.FlagValues) -> None:
+    """Defines the flags of a training run that change nothing of the net."""
+    flags.DEFINE_string(
+        "train_dir",
+        None,
+        "Where checkpoints, config.json and logs go.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_string(
+        "validation_split_name",
+        None,
+        "Split to evaluate on every --eval_interval_steps; the best "
+        "checkpoint is kept in TRAIN_DIR/best.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_boolean(
+        "confirm_changes",
+        False,
+        "Go on with a run although its settings were others.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_boolean(
+        "overfit_batch",
+        False,
+        "Only try whether the net learns the first batch by heart.",
+        flag_values=flag_values,
+    )
 
 
 def define_net(flag_values: flags.FlagValues) -> None:

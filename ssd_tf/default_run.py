@@ -65,7 +65,7 @@ def default_run(
     net = train.train(
         Config(params, class_names, training),
         run_dir / "train",
-        records.read(data, "train", shuffle_files=True, seed=training.seed),
+        records.reader(data, "train"),
         num_train,
     )
     batches = input_pipeline.make_for_eval(

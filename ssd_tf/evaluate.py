@@ -4,17 +4,31 @@ Every image is seen exactly once, whatever the batch size. Knows no flags and
 nothing of training; what a metric is stands in `ssd_tf.metrics`.
 """
 
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from ssd_tf import command
 from ssd_tf.config import DetectionParams
+from ssd_tf.detection import Detections
 from ssd_tf.metrics.coco import COCOMetric
 from ssd_tf.metrics.voc import VOCMetric
 from ssd_tf.nets.ssd import SSDNet
 
 METRICS_FILE = "metrics.json"
+
+
+def make_detect(
+    net: SSDNet, options: DetectionParams = DetectionParams()
+) -> Callable[[tf.Tensor], Detections]:
+    """The compiled function from a batch of images to its detections.
+
+    It follows the net's weights. Who evaluates again and again makes it once:
+    each has a graph of its own.
+    """
+    return tf.function(lambda images: net.detect(images, options))
 
 
 def evaluate(
@@ -24,6 +38,8 @@ def evaluate(
     options: DetectionParams = DetectionParams(),
     matching_threshold: float = 0.5,
     num_batches: int | None = None,
+    detect: Callable[[tf.Tensor], Detections] | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Evaluates a net.
 
@@ -34,6 +50,8 @@ def evaluate(
       options: of the detections that are counted.
       matching_threshold: IoU beyond which a VOC detection is right.
       num_batches: for the progress bar.
+      detect: from `make_detect` with these net and options, if there is one.
+      quiet: without a progress bar.
 
     Returns:
       `AP_VOC07/...`, `AP_VOC12/...` and `COCO/...` as the metrics name them,
@@ -42,9 +60,10 @@ def evaluate(
     """
     voc = VOCMetric(class_names, matching_threshold)
     coco = COCOMetric(class_names)
-    detect = tf.function(lambda images: net.detect(images, options))
+    detect = detect or make_detect(net, options)
     num_images = 0
-    with command.progress("evaluating", num_batches) as advance:
+    show = _no_progress if quiet else command.progress
+    with show("evaluating", num_batches) as advance:
         for batch in batches:
             found = [part.numpy() for part in detect(batch["image"])]
             truth = {
@@ -71,6 +90,11 @@ def evaluate(
         },
         "left_out": left_out,
     }
+
+
+@contextlib.contextmanager
+def _no_progress(*_):
+    yield lambda units: None
 
 
 def _update(voc, coco, found, truth, index):

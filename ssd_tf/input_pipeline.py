@@ -1,10 +1,11 @@
 """The order of tf.data: decode, augment, resize, whiten, batch.
 
-Receives a data set of parsed records (DESIGN: encoded image, boxes, labels,
-difficult, crowd, source_id) and knows neither where they come from nor what
-the network does with a batch.
+Receives parsed records (encoded image, boxes, labels, difficult, crowd,
+source_id) and knows neither where they come from nor what the network does
+with a batch.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -14,12 +15,132 @@ from ssd_tf.config import SSDParams
 from ssd_tf.preprocessing import decode, resize, whiten
 from ssd_tf.recipe import AUGMENTATIONS, AugmentParams
 
+fold_in = tf.random.experimental.stateless_fold_in
+
 Example = dict[str, Any]
+# From a seed (int64 scalar) to one pass over the parsed records, in an order
+# that the seed decides.
+Reader = Callable[[tf.Tensor], tf.data.Dataset]
 SHUFFLE_BUFFER = 2048
 # Few, since the encoder is compiled for each: 8, 16, 24, 32, 48, 64, 96...
 BOX_COUNTS = (8,) + tuple(
     size << doublings for doublings in range(3, 28) for size in (2, 3)
 )
+
+
+def make_for_train(
+    read: Reader,
+    num_samples: int,
+    params: SSDParams,
+    batch_size: int,
+    augmentation: AugmentParams = AUGMENTATIONS["ssd"],
+    ignore_difficult: bool = False,
+    seed: int = 0,
+    first_step: int = 0,
+    context: tf.distribute.InputContext | None = None,
+) -> tf.data.Dataset:
+    """Endless training batches.
+
+    The k-th batch follows from the arguments alone, whatever the number of
+    threads, and with it a run that goes on sees what it would have seen.
+    With several workers each decodes its own part of every global batch; the
+    union of the parts is the batch that one device would have got.
+
+    Args:
+      read: the records.
+      num_samples: how many there are in a pass.
+      params: input size and whitening of the network.
+      batch_size: images in a global batch.
+      augmentation: how images vary.
+      ignore_difficult: difficult boxes are ignored like crowds, instead of
+        trained on.
+      seed: of order and augmentation.
+      first_step: batches that a run has seen before.
+      context: which worker this is, and how many replicas share a batch.
+
+    Returns:
+      Batches `image` float32 [B, H, W, 3], `boxes` float32 [B, M, 4],
+      `labels` int64 [B, M] (0 pads), `ignored` bool [B, M], `source_id` [B].
+      M is one of `BOX_COUNTS`, so that few shapes have to be compiled.
+
+    Raises:
+      tf.errors.InvalidArgumentError: from the iterator, at an image that
+        cannot be decoded, a box that is no number or a label without a class;
+        `explain_bad_record` names it.
+      tf.errors.FailedPreconditionError: there are not `num_samples` records.
+    """
+
+    def prepare(index, record):
+        _check(record, params.num_classes)
+        example = _example_for_training(record, ignore_difficult)
+        example = augment.augment(
+            example,
+            fold_in([seed, 0], index),
+            augmentation,
+            params.img_shape,
+            params.image_mean,
+        )
+        return {**example, "image": whiten(example["image"], params)}
+
+    context = context or tf.distribute.InputContext()
+    records = _passes(read, num_samples, seed, first_step * batch_size)
+    batches = (
+        _part_of_worker(records, batch_size, context)
+        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+        .padded_batch(
+            context.get_per_replica_batch_size(batch_size), drop_remainder=True
+        )
+    )
+    return batches.map(pad_boxes).prefetch(tf.data.AUTOTUNE)
+
+
+def _passes(read, num_samples, seed, first):
+    """Index and record of all images from the `first` on, pass after pass.
+
+    Every pass is shuffled by a seed of its own, so that to go on within one
+    only the encoded records of this pass are read again.
+    """
+    first_pass, seen = divmod(first, num_samples)
+
+    def one_pass(number):
+        # Of this function's graph: `shuffle` mixes it with its own seed, and
+        # would take the global one, which is no argument, and fail at 0.
+        tf.random.set_seed(1)
+        order = tf.random.stateless_uniform(
+            [], fold_in([seed, 1], number), 0, tf.int64.max, dtype=tf.int64
+        )
+        records = read(order).apply(
+            tf.data.experimental.assert_cardinality(num_samples)
+        )
+        records = records.shuffle(
+            SHUFFLE_BUFFER, seed=order, reshuffle_each_iteration=False
+        )
+        return records.skip(tf.cast(number == first_pass, tf.int64) * seen)
+
+    passes = tf.data.Dataset.range(first_pass, tf.int64.max)
+    return passes.flat_map(one_pass).enumerate(start=first)
+
+
+def _part_of_worker(records, batch_size, context):
+    """Consecutive images of every global batch, a part a worker."""
+    workers = context.num_input_pipelines
+    if workers == 1:
+        return records
+    part = batch_size // workers
+
+    def is_mine(index, _):
+        return index // part % workers == context.input_pipeline_id
+
+    return records.filter(is_mine)
+
+
+def _check(record: Example, num_classes: int) -> None:
+    """Stops at what would make a loss that is no number, or wrong."""
+    finite = tf.reduce_all(tf.math.is_finite(record["boxes"]))
+    tf.debugging.Assert(finite, ["a box is no number"])
+    labels = record["labels"]
+    named = tf.reduce_all((labels > 0) & (labels < num_classes))
+    tf.debugging.Assert(named, ["a label has no class"])
 
 
 def _example_for_training(record: Example, ignore_difficult: bool) -> Example:
@@ -35,72 +156,43 @@ def _example_for_training(record: Example, ignore_difficult: bool) -> Example:
     }
 
 
-def make_for_train(
-    records: tf.data.Dataset,
-    params: SSDParams,
-    batch_size: int,
-    augmentation: AugmentParams = AUGMENTATIONS["ssd"],
-    ignore_difficult: bool = False,
-    seed: int = 0,
-    context: tf.distribute.InputContext | None = None,
-) -> tf.data.Dataset:
-    """Endless training batches.
-
-    With several workers each decodes its own part of every global batch; the
-    union of the parts is the batch that one device would have got.
+def records_of_step(
+    read: Reader, num_samples: int, batch_size: int, seed: int, step: int
+) -> list[Example]:
+    """The records of a global batch, as they were before the augmentation.
 
     Args:
-      records: parsed records, one pass over them.
-      params: input size and whitening of the network.
-      batch_size: images in a global batch.
-      augmentation: how images vary.
-      ignore_difficult: difficult boxes are ignored like crowds, instead of
-        trained on.
-      seed: of order and augmentation.
-      context: which worker this is, and how many replicas share a batch.
+      read, num_samples, batch_size, seed: as for `make_for_train`.
+      step: the step that trained on it, from 1.
 
     Returns:
-      Batches `image` float32 [B, H, W, 3], `boxes` float32 [B, M, 4],
-      `labels` int64 [B, M] (0 pads), `ignored` bool [B, M], `source_id` [B].
-      M is one of `BOX_COUNTS`, so that few shapes have to be compiled.
+      Parsed records as NumPy arrays, in the order of the batch.
     """
-
-    def prepare(record, seed):
-        example = _example_for_training(record, ignore_difficult)
-        example = augment.augment(
-            example, seed, augmentation, params.img_shape, params.image_mean
-        )
-        return {**example, "image": whiten(example["image"], params)}
-
-    seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
-    seeds = seeds.batch(2, drop_remainder=True)
-    # Shuffled before it repeats, so that an epoch sees every image once.
-    records = records.shuffle(
-        SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=True
-    ).repeat()
-    context = context or tf.distribute.InputContext()
-    examples = _part_of_worker(
-        tf.data.Dataset.zip(records, seeds), batch_size, context
-    )
-    batches = examples.map(
-        prepare, num_parallel_calls=tf.data.AUTOTUNE
-    ).padded_batch(
-        context.get_per_replica_batch_size(batch_size), drop_remainder=True
-    )
-    return batches.map(pad_boxes).prefetch(tf.data.AUTOTUNE)
+    first = (step - 1) * batch_size
+    passes = _passes(read, num_samples, seed, first).take(batch_size)
+    return [record for _, record in passes.as_numpy_iterator()]
 
 
-def _part_of_worker(examples, batch_size, context):
-    """Consecutive images of every global batch, a part a worker."""
-    workers = context.num_input_pipelines
-    if workers == 1:
-        return examples
-    part = batch_size // workers
+def explain_bad_record(
+    batch_records: list[Example], num_classes: int
+) -> str | None:
+    """What is wrong with the first bad record of a batch, with its source_id.
 
-    def is_mine(index, _):
-        return index // part % workers == context.input_pipeline_id
+    Args:
+      batch_records: from `records_of_step`.
+      num_classes: with the background.
 
-    return examples.enumerate().filter(is_mine).map(lambda _, example: example)
+    Returns:
+      None where nothing is wrong with any.
+    """
+    for record in batch_records:
+        try:
+            _check(record, num_classes)
+            decode(record["image"])
+        except tf.errors.InvalidArgumentError as error:
+            reason = error.message.split("\n")[-1].strip("[]b' ")
+            return f"image {record['source_id'].decode()}: {reason}"
+    return None
 
 
 def make_for_eval(

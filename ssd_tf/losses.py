@@ -127,6 +127,7 @@ def ssd_losses(
     mining: str = "image",
     normalizer: str = "positives",
     min_negatives: int = 3,
+    divisor: tf.Tensor | None = None,
 ) -> dict[str, tf.Tensor]:
     """Confidence and localisation loss of a batch (paper, equations 1 to 3).
 
@@ -150,6 +151,7 @@ def ssd_losses(
       normalizer: "positives": divide by the number of positives in the global
         batch, at least 1 (paper, Caffe's VALID); "batch_size": the port's.
       min_negatives: for images with few or no positives; 0 is Caffe's.
+      divisor: `loss_divisor` of the whole batch, where this is a part of it.
 
     Returns:
       float32 scalars `cross_entropy_pos`, `cross_entropy_neg` and
@@ -166,10 +168,7 @@ def ssd_losses(
     glocalisations = flatten_layers(glocalisations, 1)
     gscores = flatten_layers(gscores, 0)
 
-    if mining == "image":
-        positives = gscores >= match_threshold
-    else:
-        positives = gscores > match_threshold
+    positives = _positives(gscores, match_threshold, mining)
     candidates = ~positives & (gscores > -0.5)
     # Of every anchor that is not positive the label is 0, so that one cross
     # entropy is the loss of both kinds, and how hard a negative is.
@@ -188,16 +187,46 @@ def ssd_losses(
     box_loss = tf.reduce_sum(
         abs_smooth(localisations - glocalisations), axis=-1
     )
-    if normalizer == "positives":
-        count = tf.reduce_sum(tf.cast(positives, tf.float32))
-    else:
-        count = tf.cast(tf.shape(logits)[0], tf.float32)
-    divisor = tf.maximum(_sum_over_replicas(count), 1.0)
+    if divisor is None:
+        divisor = loss_divisor(gscores, match_threshold, mining, normalizer)
     return {
         "cross_entropy_pos": _masked_sum(class_loss, positives) / divisor,
         "cross_entropy_neg": _masked_sum(class_loss, negatives) / divisor,
         "localization": alpha * _masked_sum(box_loss, positives) / divisor,
     }
+
+
+def loss_divisor(
+    gscores: Layers,
+    match_threshold: float = 0.5,
+    mining: str = "image",
+    normalizer: str = "positives",
+) -> tf.Tensor:
+    """What the losses of a batch are divided by; see `ssd_losses`.
+
+    Args:
+      gscores: float32, list of `[B, h, w, a]` or one `[B, A]`.
+      match_threshold, mining, normalizer: as in `ssd_losses`.
+
+    Returns:
+      float32 scalar, at least 1, of all replicas' batches together.
+    """
+    gscores = flatten_layers(gscores, 0)
+    if normalizer == "positives":
+        positives = _positives(gscores, match_threshold, mining)
+        count = tf.reduce_sum(tf.cast(positives, tf.float32))
+    else:
+        count = tf.cast(tf.shape(gscores)[0], tf.float32)
+    return tf.maximum(_sum_over_replicas(count), 1.0)
+
+
+def _positives(
+    gscores: tf.Tensor, match_threshold: float, mining: str
+) -> tf.Tensor:
+    """bool [B, A]: the anchors that learn an object."""
+    if mining == "image":
+        return gscores >= match_threshold
+    return gscores > match_threshold
 
 
 def _mine(

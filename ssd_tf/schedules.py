@@ -69,4 +69,11 @@ def _decay(training, steps_per_epoch):
     if kind == "exponential":
         every = max(int(steps_per_epoch * training.num_epochs_per_decay), 1)
         return schedules.ExponentialDecay(rate, every, factor, staircase=True)
+    if kind == "polynomial":
+        return schedules.PolynomialDecay(
+            rate,
+            steps,
+            end_learning_rate=float(training.end_learning_rate),
+            power=training.polynomial_power,
+        )
     return schedules.PiecewiseConstantDecay([0], [rate, rate])

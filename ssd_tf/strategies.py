@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -43,3 +44,27 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
         return True
     has_chief = "chief" in resolver.cluster_spec().jobs
     return not has_chief and resolver.task_id == 0
+
+
+def make_any(
+    strategy: tf.distribute.Strategy,
+) -> Callable[[Sequence[bool]], list[bool]]:
+    """What is true in some process, the same answer in all of them.
+
+    Returns:
+      A function of as many conditions in every process.
+    """
+    if is_alone(strategy):
+        return list
+
+    @tf.function
+    def count(conditions):
+        return strategy.reduce(
+            tf.distribute.ReduceOp.SUM,
+            strategy.run(tf.identity, args=(conditions,)),
+            axis=None,
+        )
+
+    return lambda conditions: [
+        bool(number) for number in count(tf.cast(conditions, tf.float32))
+    ]

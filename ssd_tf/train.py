@@ -1,13 +1,12 @@
-"""The training loop: batch, step, log, save.
+"""A training run: what it is made of, and where it goes on.
 
 Runs on one device, on several GPUs of a host and on several hosts by the same
-code: a plain loop over `strategy.run`. Boxes are encoded on the device, inside
-the step. Knows no file formats, and flags only to name a remedy.
+code. Knows no file formats, and flags only to name a remedy; the loop itself
+is `ssd_tf.train_loop`.
 """
 
 import contextlib
 import dataclasses
-import math
 import os
 import pathlib
 import re
@@ -18,97 +17,140 @@ import keras
 import tensorflow as tf
 
 from ssd_tf import (
+    averages,
     checkpoint,
     config,
     input_pipeline,
     optimizers,
+    run_lock,
     scopes,
     strategies,
+    train_loop,
     train_step,
     transfer,
 )
-from ssd_tf.command import UserError, progress, say
+from ssd_tf.command import UserError, say
 from ssd_tf.config import Config, SSDParams
-from ssd_tf.metrics_log import MetricsLog, in_short
 from ssd_tf.nets.layers import synchronize_batch_norm
 from ssd_tf.nets.ssd import SSDNet
+from ssd_tf.recipe import TrainParams
+from ssd_tf.validation import Validation, Validator
 
 
 def train(
     settings: Config,
     train_dir: str | os.PathLike,
-    records: tf.data.Dataset,
+    read: input_pipeline.Reader,
     num_samples: int,
     strategy: tf.distribute.Strategy | None = None,
     start: transfer.Start | None = None,
+    validation: Validation | None = None,
+    confirm_changes: bool = False,
 ) -> SSDNet:
     """Trains until `max_number_of_steps`, going on where a run has ended.
+
+    A run that was stopped and goes on ends with the weights of one that was
+    never stopped; on CPUs bit for bit.
 
     Args:
       settings: net, class names and recipe; written to the train_dir.
       train_dir: for checkpoints, config.json, metrics.jsonl and TensorBoard.
-      records: parsed records, one pass over them.
-      num_samples: images in that pass.
+      read: the records, see `input_pipeline.make_for_train`.
+      num_samples: images in a pass over them.
       strategy: where to run; one device by default.
       start: weights to start from, where the train_dir has none.
+      validation: what to evaluate on, every `eval_interval_steps`.
+      confirm_changes: go on with a run even if its recipe was another.
 
     Returns:
-      The trained net.
+      The trained net; with the averaged weights where there are any.
 
     Raises:
-      UserError: the train_dir is of another configuration, the start does
-        not fit, or a loss is not finite.
+      UserError: the train_dir is of another configuration or in use, the
+        start does not fit, a loss is not finite, an image cannot be read.
+      Stopped: by SIGTERM or Ctrl-C, after it has saved.
     """
     training = settings.training
     strategy = strategy or tf.distribute.get_strategy()
-    _check_batch_size(training.batch_size, strategy.num_replicas_in_sync)
+    _check_batch_size(training, strategy.num_replicas_in_sync)
     keras.utils.set_random_seed(training.seed)
     train_dir = pathlib.Path(train_dir)
+    settings = dataclasses.replace(settings, num_samples=num_samples)
+    chief = strategies.is_chief(strategy)
+    with contextlib.ExitStack() as stack:
+        if chief:
+            stack.enter_context(run_lock.hold(train_dir))
+        save_dir = stack.enter_context(_save_dir(train_dir, strategy, chief))
+        run = _prepare(
+            settings, train_dir, save_dir, strategy, start, confirm_changes
+        )
+        feed = train_loop.Feed(run, read)
+        validator = None
+        if validation and chief:
+            validator = Validator(validation, run.settings, train_dir)
+        train_loop.loop(run, feed, validator)
+    if run.average:
+        run.average.copy_to_model()
+    return run.net
+
+
+def _prepare(
+    settings: Config,
+    train_dir: pathlib.Path,
+    save_dir: pathlib.Path,
+    strategy: tf.distribute.Strategy,
+    start: transfer.Start | None,
+    confirm_changes: bool,
+) -> train_loop.Run:
+    """The state of a run, as it begins or as it was saved."""
+    training = settings.training
     chief = strategies.is_chief(strategy)
     latest = tf.train.latest_checkpoint(str(train_dir))
     with strategy.scope():
         settings, net, report = _begin(
-            settings, train_dir if latest else None, start
+            settings, train_dir if latest else None, start, confirm_changes
         )
         if report and chief:
             transfer.show(report)
         if strategy.num_replicas_in_sync > 1:
             synchronize_batch_norm(net.model)
         optimizer = optimizers.make_optimizer(
-            training, num_samples / training.batch_size
+            training, settings.num_samples / training.batch_size
         )
         optimizer.build(net.model.trainable_variables)
+        average = None
+        if training.ema_decay:
+            average = averages.MovingAverage(net.model, training.ema_decay)
     step = tf.Variable(0, dtype=tf.int64, trainable=False)
-    with _save_dir(train_dir, strategy, chief) as save_dir:
-        manager = checkpoint.manager(
-            save_dir, net, optimizer, step, training.max_to_keep
-        )
-        if latest:
-            checkpoint.restore_run(manager.checkpoint, latest)
-            say(f"going on from step {int(step)} of {train_dir}")
+    manager = checkpoint.manager(
+        save_dir, net, optimizer, step, training.max_to_keep, average
+    )
+    if latest:
+        checkpoint.restore_run(manager.checkpoint, latest)
         if chief:
-            config.save(settings, train_dir)
-        batches = strategy.distribute_datasets_from_function(
-            lambda context: _batches(records, settings, int(step), context)
-        )
-        take_step = train_step.make_train_step(
-            net, optimizer, training, strategy
-        )
-        log = MetricsLog(train_dir, int(step)) if chief else None
-        try:
-            _loop(take_step, iter(batches), step, manager, training, log)
-        except KeyboardInterrupt:
-            # Ctrl-C loses nothing, where no other process waits for this one.
-            if strategies.is_alone(strategy):
-                manager.save(checkpoint_number=int(step))
-            raise
-    return net
+            say(f"going on from step {int(step)} of {train_dir}")
+    if chief:
+        config.save(settings, train_dir)
+    return train_loop.Run(
+        settings=settings,
+        train_dir=train_dir,
+        net=net,
+        optimizer=optimizer,
+        average=average,
+        step=step,
+        manager=manager,
+        strategy=strategy,
+        take_step=train_step.make_train_step(
+            net, optimizer, training, strategy, average
+        ),
+    )
 
 
 def _begin(
     settings: Config,
     begun_dir: pathlib.Path | None,
     start: transfer.Start | None,
+    confirm_changes: bool,
 ) -> tuple[Config, SSDNet, transfer.Report | None]:
     """The settings with what the net adds, the net, and what it starts from.
 
@@ -120,6 +162,7 @@ def _begin(
     if begun_dir:
         before = checkpoint.load_run_config(begun_dir)
         checkpoint.check_same_net(begun_dir, before, settings)
+        checkpoint.check_changes(begun_dir, before, settings, confirm_changes)
     elif start:
         report = transfer.apply(net, start)
     scopes.freeze_others(net, settings.training.trainable_scopes)
@@ -141,74 +184,14 @@ def _build(params: SSDParams, precision: str) -> SSDNet:
         ) from error
 
 
-def _batches(records, settings, first_step, context):
-    """Batches of one replica, without what does not belong on a device.
-
-    A run that goes on does not begin with the images it began with.
-    """
-    training = settings.training
-    batches = input_pipeline.make_for_train(
-        records,
-        settings.params,
-        training.batch_size,
-        training.augmentation,
-        training.ignore_difficult,
-        training.seed + first_step,
-        context,
-    )
-    return batches.map(
-        lambda batch: {k: v for k, v in batch.items() if k != "source_id"}
-    )
-
-
-def _loop(take_step, batches, step, manager, training, log):
-    """Step after step from `step` on; logs, and saves now and then."""
-    last = training.max_number_of_steps
-    first = int(step)
-    with progress("training", last - first) as advance:
-        text = ""
-        for number in range(first + 1, last + 1):
-            terms = take_step(next(batches))
-            step.assign(number)
-            saves = number % training.save_interval_steps == 0 or number == last
-            if saves or number % training.log_every_n_steps == 0:
-                values = _finite(terms, number)
-                text = in_short(values)
-                if log:
-                    rate = float(manager.checkpoint.optimizer.learning_rate)
-                    log.write(number, {**values, "learning_rate": rate})
-            if saves:
-                _check_weights(manager.checkpoint.model, number)
-                manager.save(checkpoint_number=number)
-            advance(units=training.batch_size, text=text)
-
-
-def _finite(terms: dict[str, tf.Tensor], step: int) -> dict[str, float]:
-    """The loss terms as numbers, checked before anything is saved."""
-    values = {name: float(term) for name, term in terms.items()}
-    if not all(math.isfinite(value) for value in values.values()):
+def _check_batch_size(training: TrainParams, replicas: int) -> None:
+    parts = training.gradient_accumulation_steps
+    if training.batch_size % (replicas * parts):
+        of_parts = f" in --gradient_accumulation_steps={parts} parts each"
         raise UserError(
-            f"the loss is not finite at step {step}: {values}; nothing of it "
-            "was saved. Lower --learning_rate, or look for bad boxes"
-        )
-    return values
-
-
-def _check_weights(model: keras.Model, step: int) -> None:
-    """The loss was that of the weights before the step; these are saved."""
-    weights = tf.nest.flatten(model.trainable_variables)
-    if not math.isfinite(float(tf.linalg.global_norm(weights))):
-        raise UserError(
-            f"the weights are not finite after step {step}, and were not "
-            "saved; lower --learning_rate"
-        )
-
-
-def _check_batch_size(batch_size: int, replicas: int) -> None:
-    if batch_size % replicas:
-        raise UserError(
-            f"--batch_size={batch_size}: not divisible by the {replicas} "
-            "devices that share a batch"
+            f"--batch_size={training.batch_size}: not divisible by the "
+            f"{replicas} devices that share a batch"
+            + (of_parts if parts > 1 else "")
         )
 
 

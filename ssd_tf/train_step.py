@@ -3,6 +3,7 @@
 The same on one device and on many replicas. Knows no data and no files.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,12 @@ import keras
 import tensorflow as tf
 
 from ssd_tf import encoder, losses, optimizers
+from ssd_tf.averages import MovingAverage
+from ssd_tf.command import UserError
 from ssd_tf.nets.ssd import SSDNet
-from ssd_tf.recipe import TrainParams
+from ssd_tf.recipe import TrainParams, check_choice
+
+Terms = dict[str, tf.Tensor]
 
 
 def make_encode(
@@ -42,30 +47,139 @@ def make_train_step(
     optimizer: keras.Optimizer,
     training: TrainParams,
     strategy: tf.distribute.Strategy,
-) -> Callable[[Any], dict[str, tf.Tensor]]:
+    average: MovingAverage | None = None,
+) -> Callable[[Any], Terms]:
     """The compiled step.
 
     Args:
-      net: built under the strategy's scope, as is
-      optimizer: already built for the net's trainable variables.
-      training: loss settings and weight decay.
+      net: built under the strategy's scope, as are
+      optimizer: of `optimizers.make_optimizer`, already built for the net's
+        trainable variables, and
+      training: the recipe.
       strategy: where to run.
+      average: updated at the end of every step.
 
     Returns:
       A function from a (distributed) batch, see
-      `input_pipeline.make_for_train`, to the loss terms of the global batch,
-      float32 scalars: those of `ssd_losses`, `regularization` and their sum
-      `loss`.
+      `input_pipeline.make_for_train`, to float32 scalars of the global batch:
+      the terms of `ssd_losses`, `regularization`, their sum `loss`, and
+      `gradient_norm`, of all gradients before they are clipped. In
+      mixed_float16 also `loss_scale`: the norm of a step that was left out
+      for it is not finite.
+
+    Raises:
+      UserError: settings that exclude each other.
+    """
+    _check(training, strategy.num_replicas_in_sync)
+    encode = make_encode(
+        net, training.loss.match_threshold, training.loss.force_match
+    )
+    learn = _make_learn(net, optimizer, training, strategy)
+
+    def replica_step(batch):
+        targets = encode({k: v for k, v in batch.items() if k != "image"})
+        return learn(batch["image"], targets)
+
+    @tf.function
+    def train_step(batch):
+        sums, of_step = strategy.run(replica_step, args=(batch,))
+        if average:
+            average.update()
+        terms = {
+            name: strategy.reduce(tf.distribute.ReduceOp.SUM, term, axis=None)
+            for name, term in sums.items()
+        }
+        for name, value in of_step.items():
+            # All replicas have the same.
+            terms[name] = strategy.experimental_local_results(value)[0]
+        return terms
+
+    return train_step
+
+
+def _check(training: TrainParams, replicas: int) -> None:
+    """Refuses settings that exclude each other."""
+    check_choice("jit_compile", training.jit_compile)
+    if training.jit_compile == "on" and replicas > 1:
+        raise UserError(
+            f"--jit_compile=on: a step over {replicas} devices cannot be "
+            "compiled; choose auto or off"
+        )
+    parts = training.gradient_accumulation_steps
+    if parts > 1 and training.loss.mining == "batch":
+        raise UserError(
+            f"--gradient_accumulation_steps={parts}: --mining=batch ranks the "
+            "whole batch at once; choose --mining=image"
+        )
+
+
+def _is_compiled(training: TrainParams, replicas: int) -> bool:
+    """Whether XLA compiles all that comes after the encoder."""
+    if training.jit_compile != "auto":
+        return training.jit_compile == "on"
+    # On CPUs XLA's convolutions are several times slower than TensorFlow's.
+    # Replicas exchange their sums in the middle of a step.
+    return replicas == 1 and bool(tf.config.list_logical_devices("GPU"))
+
+
+def _make_learn(
+    net: SSDNet,
+    optimizer: keras.Optimizer,
+    training: TrainParams,
+    strategy: tf.distribute.Strategy,
+) -> Callable[[tf.Tensor, encoder.Targets], tuple[Terms, Terms]]:
+    """The part of a step that follows the encoder, of one replica.
+
+    Returns:
+      A function from images and targets to the replica's share of the terms,
+      and to what is the same on all replicas.
     """
     replicas = strategy.num_replicas_in_sync
     options = dict(vars(training.loss))
-    encode = make_encode(
-        net, options["match_threshold"], options.pop("force_match")
-    )
+    del options["force_match"]
+    learn_part = _make_learn_part(net, optimizer, training, options, replicas)
+    of_divisor = {
+        name: options[name]
+        for name in ("match_threshold", "mining", "normalizer")
+    }
 
-    def replica_step(batch):
-        image = batch["image"]
-        targets = encode({k: v for k, v in batch.items() if k != "image"})
+    def learn(image, targets):
+        divisor = losses.loss_divisor(targets.gscores, **of_divisor)
+        terms, gradients = _sum_over_parts(
+            functools.partial(learn_part, divisor),
+            (image, *targets),
+            training.gradient_accumulation_steps,
+        )
+        if replicas > 1:
+            gradients = tf.distribute.get_replica_context().all_reduce(
+                tf.distribute.ReduceOp.SUM, gradients
+            )
+        return terms, _apply(
+            optimizer,
+            gradients,
+            net.model.trainable_variables,
+            training.clip_gradient_norm,
+        )
+
+    if _is_compiled(training, replicas):
+        return tf.function(learn, jit_compile=True)
+    return learn
+
+
+def _make_learn_part(
+    net: SSDNet,
+    optimizer: keras.Optimizer,
+    training: TrainParams,
+    options: dict[str, Any],
+    replicas: int,
+) -> Callable[..., tuple[Terms, list[tf.Tensor]]]:
+    """The function from a part of a replica's batch to terms and gradients.
+
+    The gradients are those of the scaled loss.
+    """
+    shares = replicas * training.gradient_accumulation_steps
+
+    def learn_part(divisor, image, *targets):
         with tf.GradientTape() as tape:
             outputs = net.model(image, training=True)
             terms = losses.ssd_losses(
@@ -73,24 +187,50 @@ def make_train_step(
                 outputs["localisations"],
                 *targets,
                 **options,
+                divisor=divisor,
             )
             decay = optimizers.weight_decay_loss(
-                net.model, training.weight_decay
+                net.model, optimizers.l2_of(training)
             )
-            terms["regularization"] = decay / replicas
+            terms["regularization"] = decay / shares
             terms["loss"] = tf.add_n(list(terms.values()))
-        variables = net.model.trainable_variables
-        gradients = tape.gradient(terms["loss"], variables)
-        # Keras sums the gradients over the replicas.
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return terms
+            scaled = optimizer.scale_loss(terms["loss"])
+        return terms, tape.gradient(scaled, net.model.trainable_variables)
 
-    @tf.function
-    def train_step(batch):
-        terms = strategy.run(replica_step, args=(batch,))
-        return {
-            name: strategy.reduce(tf.distribute.ReduceOp.SUM, term, axis=None)
-            for name, term in terms.items()
-        }
+    return learn_part
 
-    return train_step
+
+def _sum_over_parts(
+    function: Callable, batch: tuple[tf.Tensor, ...], parts: int
+) -> Any:
+    """The sum of a function of `parts` equal parts of a batch."""
+    total = None
+    for image, *rest in zip(*(tf.split(x, parts) for x in batch), strict=True):
+        # A part waits for the one before, whose memory it takes over.
+        with tf.control_dependencies(tf.nest.flatten(total or [])):
+            image = tf.identity(image)
+        result = function(image, *rest)
+        total = (
+            tf.nest.map_structure(tf.add, total, result) if total else result
+        )
+    return total
+
+
+def _apply(
+    optimizer: keras.Optimizer,
+    gradients: list[tf.Tensor],
+    variables: list[keras.Variable],
+    clip_norm: float,
+) -> Terms:
+    """Clips and applies gradients of the scaled loss; what they were."""
+    scale = optimizers.loss_scale(optimizer)
+    scaled_norm = tf.linalg.global_norm(gradients)
+    of_step = {"gradient_norm": scaled_norm / scale}
+    if tf.is_tensor(scale):
+        of_step["loss_scale"] = scale
+    if clip_norm:
+        gradients, _ = tf.clip_by_global_norm(
+            gradients, clip_norm * scale, use_norm=scaled_norm
+        )
+    optimizer.apply(gradients, variables)
+    return of_step

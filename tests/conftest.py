@@ -105,6 +105,12 @@ class Trained:
 
         return records.read(self.dataset_dir, split)
 
+    def reader(self):
+        """The reader of the records it was trained on."""
+        from ssd_tf.datasets import records
+
+        return records.reader(self.dataset_dir, "train")
+
 
 @pytest.fixture(scope="session")
 def trained(shapes_data, tmp_path_factory):
@@ -121,7 +127,7 @@ def trained(shapes_data, tmp_path_factory):
     )
     train_dir = tmp_path_factory.mktemp("trained")
     net = train.train(
-        settings, train_dir, records.read(shapes_data, "train"), 48
+        settings, train_dir, records.reader(shapes_data, "train"), 48
     )
     return Trained(train_dir, shapes_data, settings, net)
 

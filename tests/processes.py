@@ -4,6 +4,7 @@ import functools
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 
@@ -28,6 +29,17 @@ def start(*command, **environment) -> subprocess.Popen:
             signal.signal, signal.SIGINT, signal.SIG_DFL
         ),
     )
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
+    sockets = [socket.socket() for _ in range(number)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
 
 
 def start_training(mode, net, dataset_dir, train_dir, steps, **environment):

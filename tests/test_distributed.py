@@ -1,28 +1,17 @@
 """One device, two logical devices, two processes: the same training."""
 
 import json
-import socket
 
 import numpy as np
 import pytest
 import train_process
-from processes import TESTS, finish, start, start_training
+from processes import TESTS, finish, free_ports, start, start_training
 
 from ssd_tf import checkpoint, class_rows, config, scopes
 from ssd_tf.datasets import catalog
 from ssd_tf.nets.ssd import SSDNet
 
 STEPS = 8
-
-
-def free_ports(number):
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def run_workers(dataset_dir, train_dir):

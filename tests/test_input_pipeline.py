@@ -74,8 +74,9 @@ def records():
 
 
 def train_batches(source, number, batch_size=4, params=PARAMS, **options):
+    num_samples = sum(1 for _ in source)
     batches = input_pipeline.make_for_train(
-        source, params, batch_size, **options
+        lambda seed: source, num_samples, params, batch_size, **options
     )
     return list(batches.take(number).as_numpy_iterator())
 
@@ -258,6 +259,60 @@ def test_images_of_background_only(format):
         # Never cropped: blue everywhere.
         pixels = colours(batch["image"])
         assert (pixels[..., 2] > pixels[..., 0]).all()
+
+
+@pytest.mark.parametrize("first_step", [1, 3, 5, 8])
+def test_a_run_that_goes_on_sees_what_it_would_have_seen(records, first_step):
+    # Ten images in batches of four: steps within, at and over epochs' ends.
+    source = dataset(records)
+    whole = train_batches(source, 10)
+    rest = train_batches(source, 10 - first_step, first_step=first_step)
+    assert_same(rest, whole[first_step:])
+
+
+def test_records_of_a_step_are_those_it_was_trained_on(records):
+    source = dataset(records)
+    for step, batch in enumerate(train_batches(source, 6, seed=5), 1):
+        found = input_pipeline.records_of_step(
+            lambda seed: source, 10, batch_size=4, seed=5, step=step
+        )
+        ids = [record["source_id"] for record in found]
+        assert ids == batch["source_id"].tolist()
+
+
+def test_the_number_of_images_must_be_true(records):
+    batches = input_pipeline.make_for_train(
+        lambda seed: dataset(records), 11, PARAMS, 4
+    )
+    with pytest.raises(tf.errors.FailedPreconditionError, match="only 10"):
+        list(batches.take(3))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"boxes": np.array([[0, 0, np.nan, 1]])}, "a box is no number"),
+        ({"boxes": np.array([[0, 0, np.inf, 1]])}, "a box is no number"),
+        ({"labels": np.array([0])}, "a label has no class"),
+        ({"labels": np.array([21])}, "a label has no class"),
+        ({"image": b"no image"}, "Unknown image file format"),
+    ],
+)
+def test_a_bad_record_stops_and_is_named(records, change, reason):
+    bad = record(records[0]["image"], [[0, 0, 1, 1]], 77) | change
+    made = [*records[:5], bad]
+    source = dataset(made)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        train_batches(source, 2, batch_size=3)
+    found = [
+        input_pipeline.explain_bad_record(
+            input_pipeline.records_of_step(lambda seed: source, 6, 3, 0, step),
+            PARAMS.num_classes,
+        )
+        for step in (1, 2)
+    ]
+    (told,) = filter(None, found)
+    assert told.startswith("image image 77: ") and reason in told
 
 
 def test_an_epoch_sees_every_image_once(records):

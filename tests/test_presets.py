@@ -95,7 +95,7 @@ def test_trains_detects_and_exports(name, shapes_data, pictures, tmp_path):
     net = train.train(
         settings,
         tmp_path / "train",
-        records.read(shapes_data, "train"),
+        records.reader(shapes_data, "train"),
         48,
         start=transfer.Start("known values", before),
     )

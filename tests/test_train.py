@@ -13,7 +13,15 @@ import tensorflow as tf
 import train_process
 from processes import finish, start_training
 
-from ssd_tf import checkpoint, config, metrics_log, optimizers, recipe, train
+from ssd_tf import (
+    checkpoint,
+    config,
+    metrics_log,
+    optimizers,
+    recipe,
+    run_lock,
+    train,
+)
 from ssd_tf.command import UserError
 from ssd_tf.datasets import catalog, records
 
@@ -37,15 +45,24 @@ def test_a_run_logs_saves_and_is_not_repeated(trained, capsys):
         "localization",
         "regularization",
         "loss",
+        "gradient_norm",
         "learning_rate",
+        "data_wait",
     }
-    terms = [v for k, v in entry.items() if k not in ("step", "learning_rate")]
-    assert math.isclose(sum(terms[:-1]), terms[-1], rel_tol=1e-6)
+    names = (
+        "cross_entropy_pos",
+        "cross_entropy_neg",
+        "localization",
+        "regularization",
+    )
+    parts = [entry[name] for name in names]
+    assert math.isclose(sum(parts), entry["loss"], rel_tol=1e-6)
+    assert 0 <= entry["data_wait"] <= 1 and entry["gradient_norm"] > 0
     assert list((trained.train_dir / "train").glob("events.*"))
 
     before = checkpoint.find(trained.train_dir).with_suffix(".index").stat()
     again = train.train(
-        trained.settings, trained.train_dir, trained.records(), 48
+        trained.settings, trained.train_dir, trained.reader(), 48
     )
     assert f"going on from step {steps}" in capsys.readouterr().out
     after = checkpoint.find(trained.train_dir).with_suffix(".index").stat()
@@ -102,7 +119,7 @@ def test_a_train_dir_of_other_classes_is_refused(trained):
         trained.settings, class_names=("a", "b", "c", "d")
     )
     with pytest.raises(UserError, match="with class_names .*--train_dir"):
-        train.train(other, trained.train_dir, trained.records(), 48)
+        train.train(other, trained.train_dir, trained.reader(), 48)
 
 
 def test_imported_weights_are_not_trained_where_they_are(trained, tmp_path):
@@ -110,8 +127,9 @@ def test_imported_weights_are_not_trained_where_they_are(trained, tmp_path):
     config.save(checkpoint.load_config(trained.train_dir), tmp_path)
     files = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match="imported weights; start from them"):
-        train.train(trained.settings, tmp_path, trained.records(), 48)
-    assert sorted(tmp_path.iterdir()) == files
+        train.train(trained.settings, tmp_path, trained.reader(), 48)
+    now = sorted(tmp_path.iterdir())
+    assert [path for path in now if path.name != run_lock.LOCK_FILE] == files
 
 
 def test_other_trained_parts_are_refused_when_going_on(trained):
@@ -120,7 +138,7 @@ def test_other_trained_parts_are_refused_when_going_on(trained):
     )
     other = dataclasses.replace(trained.settings, training=training)
     with pytest.raises(UserError, match=r"trainable_scopes \(\), not \('ext"):
-        train.train(other, trained.train_dir, trained.records(), 48)
+        train.train(other, trained.train_dir, trained.reader(), 48)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +162,7 @@ def test_a_net_that_cannot_be_built_is_refused(
     )
     other = dataclasses.replace(trained.settings, params=params)
     with pytest.raises(UserError) as error:
-        train.train(other, tmp_path, trained.records(), 48)
+        train.train(other, tmp_path, trained.reader(), 48)
     assert f"for {side}x{side} pixels: {reason}" in str(error.value)
     assert "choose another --image_size" in str(error.value)
 
@@ -152,8 +170,17 @@ def test_a_net_that_cannot_be_built_is_refused(
 def test_another_optimizer_is_refused_when_going_on(trained):
     training = dataclasses.replace(trained.settings.training, optimizer="adam")
     other = dataclasses.replace(trained.settings, training=training)
+    with pytest.raises(UserError, match="optimizer momentum -> adam; "):
+        train.train(other, trained.train_dir, trained.reader(), 48)
+    # Its state is none of Adam's, whoever confirms.
     with pytest.raises(UserError, match="ckpt-4: .*--optimizer"):
-        train.train(other, trained.train_dir, trained.records(), 48)
+        train.train(
+            other,
+            trained.train_dir,
+            trained.reader(),
+            48,
+            confirm_changes=True,
+        )
     assert config.load(trained.train_dir).training == trained.settings.training
 
 
@@ -167,7 +194,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_unsaved(shapes_data, tmp_path):
         train.train(
             dataclasses.replace(settings, training=training),
             tmp_path,
-            records.read(shapes_data, "train"),
+            records.reader(shapes_data, "train"),
             48,
         )
     assert not list(tmp_path.glob("ckpt*"))
@@ -175,7 +202,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_unsaved(shapes_data, tmp_path):
 
 def test_a_batch_that_devices_cannot_share_is_refused():
     with pytest.raises(UserError, match="--batch_size=7: .* the 2 devices"):
-        train._check_batch_size(7, 2)
+        train._check_batch_size(recipe.TrainParams(batch_size=7), 2)
 
 
 def test_weight_decay_counts_kernels_only():

@@ -12,8 +12,9 @@ import dataclasses
 import sys
 
 import tensorflow as tf
+from absl import flags
 
-from ssd_tf import config, presets, recipe, starts, strategies, train
+from ssd_tf import command, config, presets, recipe, starts, strategies, train
 from ssd_tf.datasets import catalog, records
 
 BATCH_SIZE = 8
@@ -51,7 +52,14 @@ def mobilenet(num_classes: int) -> config.SSDParams:
     )
 
 
-NETS = {"vgg": small_vgg, "mobilenet": mobilenet}
+def with_dropout(num_classes: int) -> config.SSDParams:
+    """`small_vgg`, with random numbers of its own in every step."""
+    return dataclasses.replace(small_vgg(num_classes), dropout_rate=0.5)
+
+
+NETS = {"vgg": small_vgg, "mobilenet": mobilenet, "dropout": with_dropout}
+# What a recipe has beside what all have; `dropout` for all the state there is.
+RECIPES = {"dropout": {"ema_decay": 0.9, "optimizer": "adam"}}
 
 
 def settings(net: str, class_names: list[str], steps: int) -> config.Config:
@@ -64,6 +72,7 @@ def settings(net: str, class_names: list[str], steps: int) -> config.Config:
         warmup_steps=20,
         log_every_n_steps=1,
         save_interval_steps=4,
+        **RECIPES.get(net, {}),
     )
     params = NETS[net](len(class_names) + 1)
     return config.Config(params, tuple(class_names), training)
@@ -96,7 +105,7 @@ def main() -> None:
     train.train(
         run,
         train_dir,
-        records.read(dataset_dir, "train", shuffle_files=True, seed=0),
+        records.reader(dataset_dir, "train"),
         records.count(dataset_dir, "train"),
         strategy,
         weights,
@@ -104,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main, flags.FlagValues(), __doc__, sys.argv[:1])

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ssd_tf.nets.batch_norm import FusedBatchNormalization
 from ssd_tf.nets.layers import BATCH_NORM_DECAY
 
 STRIDES = (4, 8, 16, 32)
@@ -56,11 +57,7 @@ def application(
     )
     if variant == "torchvision":
         trunk = _padded_on_all_sides(trunk, inputs)
-    for layer in trunk.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = batch_norm_decay
-            if variant == "torchvision":
-                layer.epsilon = _TORCH_EPSILON
+    trunk = _with_batch_norm(trunk, inputs, variant, batch_norm_decay)
     return trunk.output, _end_points(trunk)
 
 
@@ -180,6 +177,23 @@ def _stride_of(layer: keras.Operation) -> int:
         return math.prod(map(_stride_of, layer.layers))
     strides = getattr(layer, "strides", 1)
     return strides if isinstance(strides, int) else strides[0]
+
+
+def _with_batch_norm(
+    trunk: keras.Model, inputs: Any, variant: str, decay: float
+) -> keras.Model:
+    """The same model; its batch norms trained fast, and as `variant` says."""
+
+    def clone(layer):
+        config = layer.get_config()
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            return layer.__class__.from_config(config)
+        config["momentum"] = decay
+        if variant == "torchvision":
+            config["epsilon"] = _TORCH_EPSILON
+        return FusedBatchNormalization.from_config(config)
+
+    return _clone(trunk, inputs, clone_function=clone)
 
 
 def _padded_on_all_sides(trunk: keras.Model, inputs: Any) -> keras.Model:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
+from ssd_tf.nets.batch_norm import FusedBatchNormalization
+
 with warnings.catch_warnings():
     # tf_slim is unmaintained and its import warns about old spellings.
     warnings.simplefilter("ignore")
@@ -175,9 +177,9 @@ def batch_norm(
     scope: str = None,
 ):
     """Batch normalisation; `decay` is that of the moving averages."""
-    return keras.layers.BatchNormalization(
-        momentum=decay, epsilon=epsilon, name=scope
-    )(inputs)
+    return FusedBatchNormalization(momentum=decay, epsilon=epsilon, name=scope)(
+        inputs
+    )
 
 
 @add_arg_scope

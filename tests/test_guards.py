@@ -1,0 +1,90 @@
+"""What a step without a finite loss leaves behind, and says."""
+
+import numpy as np
+import pytest
+
+from ssd_tf import guards
+from ssd_tf.command import UserError
+
+GOOD = {"localization": 1.5, "gradient_norm": 3.0, "loss": 1.5}
+BATCH = {
+    "image": np.linspace(-1, 1, 24, dtype=np.float32).reshape(2, 2, 2, 3),
+    "boxes": np.array([[[0, 0, 1, np.nan]], [[0, 0, 1, 1]]], np.float32),
+    "labels": np.array([[1], [0]]),
+    "ignored": np.array([[False], [True]]),
+}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("term", list(GOOD))
+def test_every_term_counts(term, bad):
+    assert guards.all_finite(GOOD) and guards.all_finite(GOOD, True)
+    terms = {**GOOD, term: float(bad)}
+    assert not guards.all_finite(terms)
+    # Scaled gradients overflow, which the optimizer knows how to handle.
+    assert guards.all_finite(terms, True) == (term == "gradient_norm")
+
+
+def stop(train_dir, source_ids, terms=None):
+    terms = terms or {**GOOD, "localization": np.nan, "loss": np.nan}
+    with pytest.raises(UserError) as caught:
+        guards.stop(terms, 7, BATCH, source_ids, train_dir)
+    return str(caught.value)
+
+
+def test_the_message(tmp_path):
+    path = tmp_path / "nonfinite_step_7.npz"
+    assert stop(tmp_path, ["a.jpg", "b.jpg"]) == (
+        "the loss is not finite at step 7: localization nan, loss nan "
+        "(gradient_norm 3); images a.jpg, b.jpg; look into the batch: python "
+        f"-m ssd_tf.replay --train_dir={tmp_path} --batch={path}; nothing of "
+        "the step is saved: lower --learning_rate or set --clip_gradient_norm"
+    )
+    message = stop(tmp_path, ["a", "b"], {"loss": np.inf})
+    assert "step 7: loss inf (all terms); images" in message
+
+
+def test_eight_images_are_named(tmp_path):
+    ids = [f"i{number}" for number in range(12)]
+    message = stop(tmp_path, ids)
+    assert "images i0, i1, i2, i3, i4, i5, i6, i7 and 4 more; " in message
+    assert "i7; " in stop(tmp_path, ids[:8])
+
+
+def test_the_batch_is_left_behind(tmp_path):
+    stop(tmp_path, ["a.jpg", "bildchen ä"])
+    [path] = tmp_path.iterdir()
+    found = guards.load(path)
+    assert list(found.pop("source_id")) == ["a.jpg", "bildchen ä"]
+    assert found.keys() == BATCH.keys()
+    for key, value in BATCH.items():
+        np.testing.assert_array_equal(found[key], value)
+        assert found[key].dtype == value.dtype
+
+
+def test_a_part_of_a_batch_does_not_know_which(tmp_path):
+    stop(tmp_path, ["a", "b", "c", "d"])
+    found = guards.load(tmp_path / "nonfinite_step_7.npz")["source_id"]
+    assert list(found) == [f"image {row} of this process" for row in (0, 1)]
+
+
+def test_what_cannot_be_written_does_not_hide_the_reason(tmp_path):
+    (tmp_path / "file").touch()
+    message = stop(tmp_path / "file", ["a", "b"])
+    assert "loss nan" in message and "images a, b; " in message
+    assert "npz could not be written (" in message and "replay" not in message
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    with pytest.raises(UserError, match="x.npz: not found; --batch wants"):
+        guards.load(path)
+    path.write_bytes(b"no arrays")
+    with pytest.raises(UserError, match="x.npz: not such a file"):
+        guards.load(path)
+    np.savez(path, image=BATCH["image"])
+    with pytest.raises(UserError, match="x.npz: not such a file"):
+        guards.load(path)
+    np.save(tmp_path / "x.npy", BATCH["image"])
+    with pytest.raises(UserError, match="x.npy: not such a file"):
+        guards.load(tmp_path / "x.npy")
