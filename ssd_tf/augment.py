@@ -6,6 +6,7 @@ run is reproducible whatever the number of threads. Nothing here knows of
 anchors or of where records come from.
 """
 
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -19,6 +20,8 @@ Example = dict[str, Any]
 # Caffe's five; the last is the nearest to OpenCV's LANCZOS4. None of them
 # smooths before it shrinks, but area.
 KERNELS = ("bilinear", "nearest", "area", "bicubic", "lanczos3")
+# They go beyond the values they are given, also where those are all alike.
+_BEYOND = ("bicubic", "lanczos3")
 
 
 def augment(
@@ -121,16 +124,17 @@ def random_resize(
         return tf.cast(resize(image, size), tf.float32)
 
     def by(kernel):
-        return lambda: tf.cast(
-            tf.image.resize(image, size, method=kernel), tf.float32
-        )
+        resized = tf.image.resize(image, size, method=kernel)
+        if kernel in _BEYOND:
+            resized = tf.clip_by_value(resized, 0.0, 255.0)
+        return tf.cast(resized, tf.float32)
 
     choice = tf.random.stateless_uniform(
         [], seed, 0, len(KERNELS), dtype=tf.int32
     )
-    resized = tf.switch_case(choice, [by(kernel) for kernel in KERNELS])
-    # Bicubic and Lanczos go beyond the values they are given.
-    return tf.clip_by_value(resized, 0.0, 255.0)
+    return tf.switch_case(
+        choice, [functools.partial(by, kernel) for kernel in KERNELS]
+    )
 
 
 def put_on_canvas(
@@ -141,10 +145,10 @@ def put_on_canvas(
 ) -> tf.Tensor:
     """An image float32 `[h, w, 3]` at `target` int32 `[4]`, the rest `fill`."""
 
+    row = tf.tile(tf.constant([fill], tf.float32), [img_shape[1], 1])
+
     def filled(height, width):
-        return tf.broadcast_to(
-            tf.constant(fill, tf.float32), tf.stack([height, width, 3])
-        )
+        return tf.tile(row[None, :width], [height, 1, 1])
 
     def enlarged():
         ymin, xmin, ymax, xmax = tf.unstack(target)

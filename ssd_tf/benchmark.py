@@ -5,9 +5,12 @@
 Prints the median time per image of each stage: decode (with augmentation, on
 all cores and on one), encode, loss (with its gradient), forward, bare (the
 same Keras layers with nothing of SSD's around them), detect (decoding and
-suppression), inference (JPEG to detections) and train (a whole step). All is
-warm: neither compilation nor the first calls count. The cases take turns, so
-that a slow spell of the machine falls on all of them.
+suppression), inference (JPEG to detections) and train (a whole step, and the
+network's part of it). All is warm: neither compilation nor the first calls
+count. The cases take turns, so that a slow spell of the machine falls on all
+of them. Ratios are medians of those of every turn.
+
+  python -m ssd_tf.benchmark --stages=train --against=torchvision
 """
 
 import os
@@ -31,8 +34,21 @@ STAGES = (
     "inference",
     "train",
 )
-# (Stage, case) -> seconds per image, one for each repeat.
-Samples = dict[tuple[str, str], list[float]]
+Case = tuple[str, str]  # its stage and its name
+# Seconds per image, one for each repeat.
+Samples = dict[Case, list[float]]
+_STEP = ("train", "whole step")
+_BFLOAT16_STEP = ("train", "whole step, mixed_bfloat16")
+_TORCHVISION = ("train", "torchvision")
+RATIOS: dict[str, tuple[Case, Case]] = {
+    "forward_over_bare": (
+        ("forward", "whole network"),
+        ("bare", "its layers alone"),
+    ),
+    "network_over_step": (("train", "network alone"), _STEP),
+    "step_over_torchvision": (_STEP, _TORCHVISION),
+    "bfloat16_step_over_torchvision": (_BFLOAT16_STEP, _TORCHVISION),
+}
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_enum(
@@ -50,6 +66,14 @@ flags.DEFINE_enum(
     "float32",
     ["float32", "mixed_float16", "mixed_bfloat16"],
     "Keras dtype policy of the network.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "against",
+    None,
+    ["torchvision"],
+    "An implementation whose train step takes turns with ours, which is "
+    "measured in mixed_bfloat16 too [none].",
     flag_values=FLAGS,
 )
 flags.DEFINE_list(
@@ -76,19 +100,20 @@ def measure(
     precision: str,
     stages: list[str],
     repeats: int,
+    against: str | None = None,
 ) -> Samples:
     """Measures all cases of the stages in turn, `repeats` times."""
     from ssd_tf import benchmark_inputs, benchmark_stages
 
     net = benchmark_inputs.make_net(model_name, precision)
     command.say(f"preparing {', '.join(stages)}")
-    cases = {
-        (stage, case): take
-        for stage in stages
-        for case, take in benchmark_stages.MAKERS[stage](
-            net, batch_size
-        ).items()
-    }
+    # First: without torchvision it stops before it takes long.
+    compared = _to_compare(net, batch_size) if against else {}
+    cases = {}
+    for stage in stages:
+        made = benchmark_stages.MAKERS[stage](net, batch_size)
+        cases |= {(stage, case): take for case, take in made.items()}
+    cases |= compared
     samples = {key: [] for key in cases}
     with command.progress("measuring", repeats * len(cases), "cases") as step:
         for _ in range(repeats):
@@ -96,6 +121,16 @@ def measure(
                 samples[key].append(take())
                 step()
     return samples
+
+
+def _to_compare(net: Any, batch_size: int) -> dict[Case, Any]:
+    """torchvision's step, and ours in the other precision."""
+    from ssd_tf import benchmark_inputs, benchmark_stages, benchmark_torch
+
+    theirs = benchmark_torch.train(net, batch_size)
+    half = benchmark_inputs.make_net(net.params.model_name, "mixed_bfloat16")
+    ours = benchmark_stages.train(half, batch_size)
+    return {_BFLOAT16_STEP: ours[_STEP[1]], _TORCHVISION: theirs}
 
 
 def machine_facts() -> dict[str, Any]:
@@ -124,13 +159,16 @@ def _num_cores() -> int:
     return os.cpu_count()
 
 
-def forward_over_bare(samples: Samples) -> float | None:
-    """Median over the repeats of the whole network's time by its layers'."""
-    times = {stage: values for (stage, _), values in samples.items()}
-    if not {"forward", "bare"} <= set(times):
-        return None
-    pairs = zip(times["forward"], times["bare"], strict=True)
-    return statistics.median(whole / bare for whole, bare in pairs)
+def ratios(samples: Samples) -> dict[str, float]:
+    """Those of `RATIOS` that can be told: medians over the repeats."""
+    return {
+        name: statistics.median(
+            one / other
+            for one, other in zip(samples[above], samples[below], strict=True)
+        )
+        for name, (above, below) in RATIOS.items()
+        if above in samples and below in samples
+    }
 
 
 def summary(samples: Samples) -> dict[str, dict[str, dict[str, float]]]:
@@ -145,7 +183,7 @@ def summary(samples: Samples) -> dict[str, dict[str, dict[str, float]]]:
     return stages
 
 
-def _print(title: str, stages: dict, ratio: float | None) -> None:
+def _print(title: str, stages: dict, ratios: dict[str, float]) -> None:
     rows = [
         (
             f"{stage}, {case}",
@@ -156,8 +194,9 @@ def _print(title: str, stages: dict, ratio: float | None) -> None:
         for case, values in cases.items()
     ]
     command.print_table(title, ("stage", "ms per image", "images/s"), rows)
-    if ratio is not None:
-        command.say(f"forward takes {ratio:.3f} times as long as bare")
+    for name, ratio in ratios.items():
+        above, below = (", ".join(case) for case in RATIOS[name])
+        command.say(f"{above} takes {ratio:.3f} times as long as {below}")
 
 
 def main() -> None:
@@ -168,28 +207,38 @@ def main() -> None:
             f"--stages: there is no stage {', '.join(unknown)!r}; "
             f"there are {', '.join(STAGES)}"
         )
-    settings = {
-        name: FLAGS[name].value
-        for name in ("model_name", "batch_size", "precision", "repeats")
-    }
+    if FLAGS.against:
+        _check_comparable()
+    names = ("model_name", "batch_size", "precision", "repeats", "against")
+    settings = {name: FLAGS[name].value for name in names}
     command.load_tensorflow()
     samples = measure(stages=FLAGS.stages, **settings)
-    stages, ratio = summary(samples), forward_over_bare(samples)
+    stages, quotients = summary(samples), ratios(samples)
     machine = machine_facts()
     command.say(", ".join(f"{k} {v}" for k, v in machine.items()))
     _print(
         f"{FLAGS.model_name}, {FLAGS.precision}, batch {FLAGS.batch_size}",
         stages,
-        ratio,
+        quotients,
     )
     if FLAGS.json:
         figures = {
             "machine": machine,
             "settings": settings,
             "stages": stages,
-            "forward_over_bare": ratio,
+            "ratios": quotients,
         }
         files.write_json(FLAGS.json, figures)
+
+
+def _check_comparable() -> None:
+    same = FLAGS.model_name == "ssd_300_vgg" and FLAGS.precision == "float32"
+    if not same or "train" not in FLAGS.stages:
+        raise UserError(
+            f"--against={FLAGS.against}: compares the train step of "
+            "ssd_300_vgg in float32; use --model_name=ssd_300_vgg, "
+            "--precision=float32 and --stages=train"
+        )
 
 
 def run() -> None:

@@ -22,28 +22,17 @@ from ssd_tf import (
     serving,
     train_step,
 )
+from ssd_tf.benchmark_timing import Measure, seconds, warmed
 from ssd_tf.config import DetectionParams
 from ssd_tf.nets.layers import L2Normalization
 from ssd_tf.nets.ssd import SSDNet
-from ssd_tf.recipe import TrainParams
+from ssd_tf.recipe import AUGMENTATIONS, TrainParams
 
 MATCH_THRESHOLD = TrainParams().loss.match_threshold
-Measure = Callable[[], float]
 NUM_BOXES = (1, 10, 40, 200)
 NUM_PHOTOS = 32
-# A measurement lasts at least so long, so that the clock's and the machine's
-# noise stay small beside it.
-MIN_SECONDS = 0.2
 # tf.data finds its number of threads in the first second or two.
 PIPELINE_WARM_SECONDS = 2.0
-
-
-def _seconds(call: Callable[[], Any], times: int) -> float:
-    """Mean wall-clock seconds of a call."""
-    started = time.perf_counter()
-    for _ in range(times):
-        call()
-    return (time.perf_counter() - started) / times
 
 
 def _fetched(function: Callable[..., Any], *args, images: int) -> Measure:
@@ -55,9 +44,7 @@ def _fetched(function: Callable[..., Any], *args, images: int) -> Measure:
         results = tf.nest.flatten(function(*args))
         min(results, key=lambda tensor: np.prod(tensor.shape)).numpy()
 
-    call()
-    times = max(1, round(MIN_SECONDS / _seconds(call, 1)))
-    return lambda: _seconds(call, times) / images
+    return warmed(call, images)
 
 
 def decode(net: SSDNet, batch_size: int) -> dict[str, Measure]:
@@ -75,13 +62,26 @@ def decode(net: SSDNet, batch_size: int) -> dict[str, Measure]:
             "source_id": [str(seed) for seed in range(NUM_PHOTOS)],
         }
     )
-    batches = input_pipeline.make_for_train(records, net.params, batch_size)
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = 1
-    options.threading.max_intra_op_parallelism = 1
+
+    def batches(augmentation, threads=0):
+        options = tf.data.Options()
+        if threads:
+            options.threading.private_threadpool_size = threads
+            options.threading.max_intra_op_parallelism = threads
+        return input_pipeline.make_for_train(
+            lambda seed: records,
+            NUM_PHOTOS,
+            net.params,
+            batch_size,
+            AUGMENTATIONS[augmentation],
+        ).with_options(options)
+
     return {
-        "all cores": _pipeline(batches, batch_size),
-        "one core": _pipeline(batches.with_options(options), batch_size),
+        "ssd, all cores": _pipeline(batches("ssd"), batch_size),
+        **{
+            f"{name}, one core": _pipeline(batches(name, 1), batch_size)
+            for name in AUGMENTATIONS
+        },
     }
 
 
@@ -94,7 +94,7 @@ def _pipeline(batches: tf.data.Dataset, batch_size: int) -> Measure:
         warm_until = time.perf_counter() + PIPELINE_WARM_SECONDS
         while time.perf_counter() < warm_until:
             next(iterator)
-        return _seconds(lambda: next(iterator), times) / batch_size
+        return seconds(lambda: next(iterator), times) / batch_size
 
     return measure
 
@@ -186,17 +186,42 @@ def inference(net: SSDNet, batch_size: int) -> dict[str, Measure]:
 
 
 def train(net: SSDNet, batch_size: int) -> dict[str, Measure]:
-    """Encode, forward, loss, backward and update of one batch."""
-    # Rate 0: the weights stay what the other stages measure with.
-    training = TrainParams(batch_size=batch_size, learning_rate=0.0)
-    optimizer = optimizers.make_optimizer(training, steps_per_epoch=1000)
-    optimizer.build(net.model.trainable_variables)
+    """Encode, forward, loss, backward and update of one batch.
+
+    And what of it is the network's: forward, backward by the sum of all
+    outputs, and the same update.
+    """
+    training, optimizer = _recipe(net, batch_size)
     step = train_step.make_train_step(
         net, optimizer, training, tf.distribute.get_strategy()
     )
     batch = inputs.truth(net, batch_size, 10)
     batch["image"] = inputs.images(net, batch_size)
-    return {"whole step": _fetched(step, batch, images=batch_size)}
+    alone = _network_step(net, optimizer)
+    return {
+        "whole step": _fetched(step, batch, images=batch_size),
+        "network alone": _fetched(alone, batch["image"], images=batch_size),
+    }
+
+
+def _recipe(net, batch_size):
+    # Rate 0: the weights stay what the other stages measure with.
+    training = TrainParams(batch_size=batch_size, learning_rate=0.0)
+    optimizer = optimizers.make_optimizer(training, steps_per_epoch=1000)
+    optimizer.build(net.model.trainable_variables)
+    return training, optimizer
+
+
+def _network_step(net, optimizer):
+    @tf.function(jit_compile=bool(tf.config.list_logical_devices("GPU")))
+    def step(images):
+        variables = net.model.trainable_variables
+        with tf.GradientTape() as tape:
+            outputs = tf.nest.flatten(net.model(images, training=True))
+        optimizer.apply(tape.gradient(outputs, variables), variables)
+        return outputs
+
+    return step
 
 
 MAKERS = {

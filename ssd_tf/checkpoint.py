@@ -247,9 +247,12 @@ def manager(
     """Saves and restores weights, their average, optimizer and step of a run.
 
     The position in the data and the seeds of the augmentation follow from the
-    step; those of dropout are among the model's variables.
+    step. Those of dropout move with every step; Keras does not save them.
     """
+    weights = {id(weight) for weight in net.model.weights}
+    seeds = [x.value for x in net.model.variables if id(x) not in weights]
     parts = {"model": net.model, "optimizer": optimizer, "step": step}
+    parts["seeds"] = seeds
     if average:
         parts["average"] = average
     state = tf.train.Checkpoint(**parts)

@@ -114,17 +114,19 @@ def _draw_panels(sheet: Any, entries: list[dict[str, Any]]) -> None:
         _draw_evaluations(sheet.add_subplot(next(places)), evaluations)
     for name, title, scale in single:
         panel = sheet.add_subplot(next(places))
-        _draw_line(panel, steps, name, title, "C0")
+        # The learning rate has corners, and no noise.
+        share = 0.0 if name == "learning_rate" else SMOOTHED_SHARE
+        _draw_line(panel, steps, name, title, "C0", share)
         _finish(panel, title, scale)
 
 
-def _draw_line(panel, entries, name, label, color):
-    """The values of a name, light, and their means."""
+def _draw_line(panel, entries, name, label, color, share=SMOOTHED_SHARE):
+    """The values of a name, light, and their means over a share of them."""
     points = [(x["step"], x[name]) for x in entries if x.get(name) is not None]
     if not points:
         return
     steps, values = zip(*points, strict=True)
-    window = max(1, round(SMOOTHED_SHARE * len(values))) | 1
+    window = max(1, round(share * len(values))) | 1
     panel.plot(steps, values, color=color, alpha=0.3, linewidth=0.8)
     panel.plot(steps, smooth(values, window), color=color, label=label)
 

@@ -82,10 +82,7 @@ def draw_detections(
     draw = ImageDraw.Draw(picture)
     style = _Style.of(picture)
     if gt_boxes is not None:
-        gt_boxes = _as_boxes(gt_boxes)
-        gt_boxes = gt_boxes[_is_drawable(gt_boxes)]
-        for frame in _pixel_boxes(gt_boxes, picture.size):
-            _draw_dashed(draw, frame, style.line)
+        draw_ground_truth(picture, gt_boxes)
     scores = np.asarray(scores, np.float64)
     classes = np.asarray(classes).astype(np.int64)
     boxes = _as_boxes(boxes)
@@ -101,6 +98,50 @@ def draw_detections(
         text = f"{_name(classes[index], class_names)} {scores[index]:.2f}"
         _draw_tag(draw, frame, text, color, style)
     return picture
+
+
+def draw_ground_truth(picture: Image.Image, boxes: ArrayLike) -> None:
+    """Draws boxes, float [M, 4], as dashes of black and white."""
+    draw, style = ImageDraw.Draw(picture), _Style.of(picture)
+    for frame in _frames(boxes, picture.size):
+        _draw_dashed(draw, frame, style.line)
+
+
+def draw_frames(
+    picture: Image.Image, boxes: ArrayLike, color: Color, width: int = 1
+) -> None:
+    """Draws boxes, float [M, 4], as plain frames of so many pixels."""
+    draw = ImageDraw.Draw(picture)
+    for frame in _frames(boxes, picture.size):
+        draw.rectangle(frame, outline=color, width=width)
+
+
+def draw_caption(
+    picture: Image.Image, words: Sequence[tuple[str, Color]]
+) -> Image.Image:
+    """Puts one line of coloured words on black under a picture.
+
+    Args:
+      picture: stays as it is.
+      words: texts and their colours, one behind the other; written smaller
+        where they would not fit.
+
+    Returns:
+      A higher picture of the same width.
+    """
+    size = max(12, picture.width // 24)
+    height = round(1.6 * size)
+    room = picture.width - size
+    length = _font(size).getlength("  ".join(text for text, _ in words))
+    font = _font(max(MIN_FONT_SIZE, int(size * min(1.0, room / length))))
+    sheet = Image.new("RGB", (picture.width, picture.height + height), BLACK)
+    sheet.paste(picture)
+    draw, x = ImageDraw.Draw(sheet), size / 2
+    for text, color in words:
+        y = picture.height + (height - sum(font.getmetrics())) / 2
+        draw.text((x, y), text, fill=color, font=font)
+        x += font.getlength(f"{text}  ")
+    return sheet
 
 
 def contact_sheet(
@@ -167,6 +208,12 @@ def _as_boxes(values: ArrayLike) -> np.ndarray:
 def _is_drawable(boxes: np.ndarray) -> np.ndarray:
     """Bool [n]: neither inverted nor NaN (whose comparisons are False)."""
     return (boxes[:, 2] >= boxes[:, 0]) & (boxes[:, 3] >= boxes[:, 1])
+
+
+def _frames(boxes: ArrayLike, size: tuple[int, int]) -> list[tuple]:
+    """The pixel boxes of those boxes that can be drawn."""
+    boxes = _as_boxes(boxes)
+    return _pixel_boxes(boxes[_is_drawable(boxes)], size)
 
 
 def _pixel_boxes(boxes: np.ndarray, size: tuple[int, int]) -> list[tuple]:

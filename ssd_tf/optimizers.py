@@ -145,5 +145,6 @@ def weight_decay_loss(model: keras.Model, weight_decay: float) -> tf.Tensor:
         for variable in model.trainable_variables
         if weight_decay and is_kernel(variable)
     ]
-    # A zero first: what is trained may have no kernel.
-    return weight_decay * tf.add_n([tf.constant(0.0), *norms])
+    # A zero first: what is trained may have no kernel. Not `add_n`, which adds
+    # in the order in which memory happens to be free.
+    return weight_decay * sum(norms, tf.constant(0.0))

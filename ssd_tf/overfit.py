@@ -159,6 +159,7 @@ def _make_step(net, training, records):
         training.seed,
     )
     batch = next(iter(batches))
+    del batch["source_id"]  # no string belongs on a device
     if not tf.reduce_any((batch["labels"] > 0) & ~batch["ignored"]):
         raise UserError(
             f"no box in the first {training.batch_size} images; "

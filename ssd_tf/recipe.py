@@ -50,9 +50,11 @@ def check_choice(field: str, value: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentParams:
-    """How training images vary; names and defaults of ssd_pascal.py.
+    """How training images vary; defaults of ssd_pascal.py.
 
-    A probability of 0 leaves an operation out.
+    Names are Caffe's (DistortionParameter, ExpansionParameter), but for
+    `random_order_prob`, which there shuffles channels. A probability of 0
+    leaves an operation out.
     """
 
     brightness_prob: float = 0.5
@@ -63,7 +65,8 @@ class AugmentParams:
     saturation_range: tuple[float, float] = (0.5, 1.5)
     hue_prob: float = 0.5
     hue_delta: float = 18.0  # of 180, OpenCV's circle of hues
-    # Contrast changes last instead of after brightness.
+    # Contrast changes last instead of after brightness: in im_transforms.cpp
+    # a coin, here a setting.
     random_order_prob: float = 0.5
     # Zoom out: the image somewhere on a canvas of the mean colour.
     expand_prob: float = 0.5

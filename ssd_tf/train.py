@@ -20,7 +20,9 @@ from ssd_tf import (
     averages,
     checkpoint,
     config,
+    curves,
     input_pipeline,
+    metrics_log,
     optimizers,
     run_lock,
     scopes,
@@ -31,9 +33,11 @@ from ssd_tf import (
 )
 from ssd_tf.command import UserError, say
 from ssd_tf.config import Config, SSDParams
+from ssd_tf.feed import Feed
 from ssd_tf.nets.layers import synchronize_batch_norm
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.recipe import TrainParams
+from ssd_tf.train_run import Run
 from ssd_tf.validation import Validation, Validator
 
 
@@ -84,14 +88,22 @@ def train(
         run = _prepare(
             settings, train_dir, save_dir, strategy, start, confirm_changes
         )
-        feed = train_loop.Feed(run, read)
+        stack.enter_context(train_step.sums_in_order())
+        feed = Feed(run, read)
         validator = None
         if validation and chief:
             validator = Validator(validation, run.settings, train_dir)
         train_loop.loop(run, feed, validator)
+    if chief:
+        _draw_curves(train_dir)
     if run.average:
         run.average.copy_to_model()
     return run.net
+
+
+def _draw_curves(train_dir: pathlib.Path) -> None:
+    if metrics_log.read(train_dir) and curves.draw(train_dir) is None:
+        say("no curves.png without matplotlib: pip install ssd-tf[report]")
 
 
 def _prepare(
@@ -101,7 +113,7 @@ def _prepare(
     strategy: tf.distribute.Strategy,
     start: transfer.Start | None,
     confirm_changes: bool,
-) -> train_loop.Run:
+) -> Run:
     """The state of a run, as it begins or as it was saved."""
     training = settings.training
     chief = strategies.is_chief(strategy)
@@ -131,7 +143,7 @@ def _prepare(
             say(f"going on from step {int(step)} of {train_dir}")
     if chief:
         config.save(settings, train_dir)
-    return train_loop.Run(
+    return Run(
         settings=settings,
         train_dir=train_dir,
         net=net,

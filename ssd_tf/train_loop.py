@@ -5,131 +5,31 @@ and what to do; knows no flags otherwise.
 """
 
 import contextlib
-import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from ssd_tf import (
-    averages,
     checkpoint,
+    curves,
     guards,
-    input_pipeline,
     optimizers,
     signals,
     strategies,
+    train_pictures,
     waiting,
 )
 from ssd_tf.command import Stopped, UserError, progress, say
-from ssd_tf.config import Config
+from ssd_tf.feed import Feed
 from ssd_tf.metrics_log import MetricsLog, in_short
-from ssd_tf.nets.ssd import SSDNet
+from ssd_tf.train_run import Run
 from ssd_tf.validation import Validator
 
-# What the input pipeline raises at a bad record, and where there are not as
-# many as the manifest says.
-_BAD_DATA = (tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError)
-
-
 _EARLY = "stopped early: {} evaluations without a better one"
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What a training run is made of."""
-
-    settings: Config
-    train_dir: pathlib.Path
-    net: SSDNet
-    optimizer: keras.Optimizer
-    average: averages.MovingAverage | None
-    step: tf.Variable
-    manager: tf.train.CheckpointManager
-    strategy: tf.distribute.Strategy
-    take_step: Callable[[Any], dict[str, tf.Tensor]]
-
-    @property
-    def is_chief(self) -> bool:
-        """True on the one process that writes."""
-        return strategies.is_chief(self.strategy)
-
-
-class Feed:
-    """The batches of a run from its next step on."""
-
-    def __init__(self, run: Run, read: input_pipeline.Reader):
-        """`read` is that of `input_pipeline.make_for_train`."""
-        self._settings = run.settings
-        self._read = read
-        self._strategy = run.strategy
-        first_step = int(run.step)
-        training = run.settings.training
-
-        def batches(context):
-            batches = input_pipeline.make_for_train(
-                read,
-                run.settings.num_samples,
-                run.settings.params,
-                training.batch_size,
-                training.augmentation,
-                training.ignore_difficult,
-                training.seed,
-                first_step,
-                context,
-            )
-            # Strings do not belong on a device.
-            return batches.map(_without_source_id)
-
-        self._iterator = iter(
-            run.strategy.distribute_datasets_from_function(batches)
-        )
-
-    def batch_of(self, step: int) -> Any:
-        """The batch of the next step, which is `step`.
-
-        Raises:
-          UserError: an image, box or label of it is bad.
-        """
-        try:
-            return next(self._iterator)
-        except _BAD_DATA as error:
-            raise self._explained(step, error) from error
-
-    def source_ids(self, step: int) -> list[str]:
-        """The images of the global batch of a step."""
-        return [r["source_id"].decode() for r in self._records_of(step)]
-
-    def _records_of(self, step):
-        training = self._settings.training
-        return input_pipeline.records_of_step(
-            self._read,
-            self._settings.num_samples,
-            training.batch_size,
-            training.seed,
-            step,
-        )
-
-    def _explained(self, step, error):
-        try:
-            reason = input_pipeline.explain_bad_record(
-                self._records_of(step), self._settings.params.num_classes
-            )
-        except _BAD_DATA as of_records:
-            error, reason = of_records, None
-        reason = reason or error.message.split("\n")[0]
-        return UserError(
-            f"the data of step {step} cannot be trained on: {reason}; mend or "
-            "remove it, convert again, and the same command goes on"
-        )
-
-
-def _without_source_id(batch):
-    return {key: x for key, x in batch.items() if key != "source_id"}
 
 
 class _Checks:
@@ -210,7 +110,8 @@ def loop(run: Run, feed: Feed, validator: Validator | None = None) -> None:
                 _log(run, log, number, values)
                 advised = advised or _advise(values["data_wait"])
             if validates and not stopped:
-                enough = any_of([_validate(run, validator, log, number)])[0]
+                ended = _validate(run, validator, log, number, batch)
+                enough = any_of([ended])[0]
             if saves or enough:
                 _save(run, number)
             advance(units=training.batch_size, text=text)
@@ -244,14 +145,31 @@ def _catch_up(
 
 
 def _validate(
-    run: Run, validator: Validator | None, log: MetricsLog | None, step: int
+    run: Run,
+    validator: Validator | None,
+    log: MetricsLog | None,
+    step: int,
+    batch: Any = None,
 ) -> bool:
     """Evaluates the weights of a step; whether training should stop."""
     if validator is None:
         return False
     with _disk(run.train_dir):
         validator.run(run.net, step, run.average, log)
+        if batch is not None:
+            log.write_pictures(step, "batch", _pictures(run, batch))
+        curves.draw(run.train_dir)
     return validator.should_stop()
+
+
+def _pictures(run: Run, batch: Any) -> np.ndarray:
+    """What the batch teaches; of several devices the first one's part."""
+    return train_pictures.pictures(
+        run.net,
+        run.strategy.experimental_local_results(batch)[0],
+        run.settings.training.loss,
+        run.settings.class_names,
+    )
 
 
 def _log(

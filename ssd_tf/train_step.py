@@ -3,8 +3,9 @@
 The same on one device and on many replicas. Knows no data and no files.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -17,6 +18,23 @@ from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.recipe import TrainParams, check_choice
 
 Terms = dict[str, tf.Tensor]
+
+
+@contextlib.contextmanager
+def sums_in_order() -> Iterator[None]:
+    """Inside, steps run again give the same bits, on CPUs.
+
+    TensorFlow's graph optimizer makes one `AddN` of several sums, and that op
+    adds in the order in which memory happens to be free.
+    """
+    options = tf.config.optimizer
+    before = options.get_experimental_options()
+    name = "arithmetic_optimization"
+    options.set_experimental_options({name: False})
+    try:
+        yield
+    finally:
+        options.set_experimental_options({name: before.get(name, True)})
 
 
 def make_encode(
@@ -137,7 +155,7 @@ def _make_learn(
     replicas = strategy.num_replicas_in_sync
     options = dict(vars(training.loss))
     del options["force_match"]
-    learn_part = _make_learn_part(net, optimizer, training, options, replicas)
+    learn_part = _make_learn_part(net, optimizer, options)
     of_divisor = {
         name: options[name]
         for name in ("match_threshold", "mining", "normalizer")
@@ -150,6 +168,13 @@ def _make_learn(
             (image, *targets),
             training.gradient_accumulation_steps,
         )
+        decay, more = _weight_decay(net, optimizer, training, replicas)
+        terms["regularization"] = decay
+        terms["loss"] = sum(terms.values())
+        gradients = [
+            gradient if of_decay is None else gradient + of_decay
+            for gradient, of_decay in zip(gradients, more, strict=True)
+        ]
         if replicas > 1:
             gradients = tf.distribute.get_replica_context().all_reduce(
                 tf.distribute.ReduceOp.SUM, gradients
@@ -167,37 +192,53 @@ def _make_learn(
 
 
 def _make_learn_part(
-    net: SSDNet,
-    optimizer: keras.Optimizer,
-    training: TrainParams,
-    options: dict[str, Any],
-    replicas: int,
+    net: SSDNet, optimizer: keras.Optimizer, options: dict[str, Any]
 ) -> Callable[..., tuple[Terms, list[tf.Tensor]]]:
     """The function from a part of a replica's batch to terms and gradients.
 
-    The gradients are those of the scaled loss.
+    The gradients are those of the scaled loss; `options` of `ssd_losses`.
     """
-    shares = replicas * training.gradient_accumulation_steps
 
     def learn_part(divisor, image, *targets):
-        with tf.GradientTape() as tape:
-            outputs = net.model(image, training=True)
-            terms = losses.ssd_losses(
-                outputs["logits"],
-                outputs["localisations"],
-                *targets,
-                **options,
-                divisor=divisor,
-            )
-            decay = optimizers.weight_decay_loss(
-                net.model, optimizers.l2_of(training)
-            )
-            terms["regularization"] = decay / shares
-            terms["loss"] = tf.add_n(list(terms.values()))
-            scaled = optimizer.scale_loss(terms["loss"])
-        return terms, tape.gradient(scaled, net.model.trainable_variables)
+        outputs = net.model(image, training=True)
+        terms = losses.ssd_losses(
+            outputs["logits"],
+            outputs["localisations"],
+            *targets,
+            **options,
+            divisor=divisor,
+        )
+        # Not a tape: where three layers read one, it adds their gradients in
+        # the order in which memory happens to be free, and no two runs would
+        # end with the same bits. A tree adds two at a time.
+        gradients = tf.gradients(
+            optimizer.scale_loss(sum(terms.values())),
+            [variable.value for variable in net.model.trainable_variables],
+            aggregation_method=tf.AggregationMethod.EXPERIMENTAL_TREE,
+        )
+        return terms, gradients
 
     return learn_part
+
+
+def _weight_decay(
+    net: SSDNet,
+    optimizer: keras.Optimizer,
+    training: TrainParams,
+    replicas: int,
+) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+    """A replica's share of the decay's loss, and its gradients, scaled.
+
+    Once a step: it does not depend on the batch, so that nothing would keep
+    the gradients of all parts from being made at once.
+    """
+    with tf.GradientTape() as tape:
+        decay = optimizers.weight_decay_loss(
+            net.model, optimizers.l2_of(training)
+        )
+        decay /= replicas
+        scaled = optimizer.scale_loss(decay)
+    return decay, tape.gradient(scaled, net.model.trainable_variables)
 
 
 def _sum_over_parts(

@@ -219,7 +219,8 @@ def test_each_kernel_is_one_image_in_five():
     drawn = dict.fromkeys(kernels, 0)
     for result in augmented(example_of(encoded(noise())), 250, params):
         pixels = result["image"]
-        assert pixels.min() >= 0 and pixels.max() <= 255
+        # `area` adds up in float32.
+        assert pixels.min() >= 0 and pixels.max() <= 255.01
         # Rounding of a compiled function; the kernels differ by 10 and more.
         (kernel,) = (
             name
@@ -357,8 +358,8 @@ def test_augmented_images_stay_in_range_and_are_all_different():
         example_of(encoded(noise()), WHOLE), 40, AugmentParams()
     )
     images = np.array([result["image"] for result in results])
-    # A hue's rounding in float32.
-    assert images.min() >= -1e-3 and images.max() <= 255 + 1e-3
+    # Rounding of hues and of sums, in float32.
+    assert images.min() >= -0.01 and images.max() <= 255.01
     assert len(np.unique(images[:, ::9, ::9], axis=0)) == 40
 
 

@@ -68,19 +68,31 @@ def test_repeats_bit_for_bit():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("frozen", [False, True])
-def test_inference_and_frozen_layers_use_the_averages(frozen):
-    random = np.random.default_rng(0)
-    inputs = random.normal(size=(2, 3, 3, 4)).astype(np.float32)
-    outputs = []
+def test_inference_and_frozen_layers_use_the_averages(frozen, precision):
+    results = []
     for layer_class in (KERAS, FusedBatchNormalization):
-        layer = layer_class()
+        random = np.random.default_rng(0)
+        layer = layer_class(dtype=precision)
+        inputs = tf.constant(random.normal(1, 2, (2, 5, 3, 4)), tf.float32)
+        inputs = tf.cast(inputs, layer.compute_dtype)
         layer.build(inputs.shape)
-        layer.moving_mean.assign([1.0, 2.0, 3.0, 4.0])
+        for weight in layer.weights:
+            weight.assign(random.uniform(0.5, 2.0, weight.shape))
+        averages = [w.numpy() for w in layer.non_trainable_weights]
         layer.trainable = not frozen
-        outputs.append(layer(inputs, training=frozen).numpy())
-        np.testing.assert_array_equal(layer.moving_mean, [1, 2, 3, 4])
-    np.testing.assert_array_equal(*outputs)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, training=frozen)
+            total = tf.reduce_sum(tf.cast(outputs, tf.float32) ** 2)
+        results.append((outputs, tape.gradient(total, inputs)))
+        after = [layer.moving_mean.numpy(), layer.moving_variance.numpy()]
+        np.testing.assert_array_equal(after, averages)
+    for expected, actual in zip(*results, strict=True):
+        assert actual.dtype == expected.dtype
+        pair = (tf.cast(x, tf.float32).numpy() for x in (actual, expected))
+        assert relative(*pair) < TOLERANCE[precision]
 
 
 @pytest.mark.parametrize("trunk", ["mobilenet_v2", "resnet50"])

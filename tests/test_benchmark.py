@@ -1,13 +1,22 @@
 """The command that measures speed: it runs, and says all it measured."""
 
+import importlib.util
 import json
 import math
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
 
-from ssd_tf import benchmark
+from ssd_tf import (
+    benchmark,
+    benchmark_inputs,
+    benchmark_stages,
+    benchmark_torch,
+)
+from ssd_tf.command import UserError
 
 
 def run_command(*flags):
@@ -19,6 +28,7 @@ def run_command(*flags):
     )
 
 
+@pytest.mark.slow
 def test_all_stages_are_measured_and_written(tmp_path):
     path = tmp_path / "speed.json"
     done = run_command(
@@ -33,16 +43,18 @@ def test_all_stages_are_measured_and_written(tmp_path):
     cases = [
         case for stage in figures["stages"].values() for case in stage.values()
     ]
-    assert len(cases) == 13
+    assert len(cases) == 16
     for case in cases:
         assert set(case) == {"ms_per_image", "images_per_second"}
         assert all(math.isfinite(x) and x > 0 for x in case.values())
-    assert figures["forward_over_bare"] > 0
+    assert set(figures["ratios"]) == {"forward_over_bare", "network_over_step"}
+    assert all(ratio > 0 for ratio in figures["ratios"].values())
     assert figures["settings"] == {
         "model_name": "ssd_128_mobilenet_v2",
         "batch_size": 2,
         "precision": "float32",
         "repeats": 1,
+        "against": None,
     }
     assert figures["machine"]["cores"] >= 1
     for stage in benchmark.STAGES:
@@ -57,6 +69,7 @@ def test_all_stages_are_measured_and_written(tmp_path):
         ("--model_name=ssd_301_vgg", "ssd_300_vgg"),
         ("--precision=float31", "mixed_float16"),
         ("--repeats=0", "positive"),
+        ("--against=keras_cv", "torchvision"),
     ],
 )
 def test_wrong_flag_is_one_line_with_the_choices(flag, choice):
@@ -65,6 +78,20 @@ def test_wrong_flag_is_one_line_with_the_choices(flag, choice):
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert choice in done.stderr
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--model_name=ssd_512_vgg", "--precision=mixed_bfloat16", "--stages=loss"],
+)
+def test_only_what_is_alike_is_compared(flag):
+    done = run_command("--against=torchvision", flag)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: --against=torchvision: compares the train step of ssd_300_vgg "
+        "in float32; use --model_name=ssd_300_vgg, --precision=float32 and "
+        "--stages=train\n"
+    )
 
 
 def test_median_and_ratio_are_taken_over_the_repeats():
@@ -78,6 +105,71 @@ def test_median_and_ratio_are_taken_over_the_repeats():
         "images_per_second": 2.0,
     }
     # The repeats' ratios are 1, 0.5 and 4: paired before the median.
-    assert benchmark.forward_over_bare(samples) == 1.0
+    assert benchmark.ratios(samples) == {"forward_over_bare": 1.0}
     del samples["bare", "its layers alone"]
-    assert benchmark.forward_over_bare(samples) is None
+    assert benchmark.ratios(samples) == {}
+
+
+def test_network_alone_leaves_out_what_is_ssds():
+    """It updates every variable, and with the sum of the outputs' gradient."""
+    net = benchmark_inputs.make_net("ssd_128_mobilenet_v2", "float32")
+    optimizer = keras.optimizers.SGD(1.0)
+    optimizer.build(net.model.trainable_variables)
+    images = benchmark_inputs.images(net, 1)
+    head = net.model.get_layer("extra1_box.conv_loc.pointwise")
+    bias = head.bias.numpy()
+    benchmark_stages._network_step(net, optimizer)(images)
+    (_, height, width, _) = head.output.shape
+    # Of a bias the sum's gradient is the number of places.
+    np.testing.assert_allclose(head.bias, bias - height * width, rtol=1e-6)
+
+
+needs_torchvision = pytest.mark.skipif(
+    importlib.util.find_spec("torchvision") is None,
+    reason="torchvision is not installed",
+)
+
+
+@needs_torchvision
+def test_both_train_on_the_same_boxes():
+    net = benchmark_inputs.make_net("ssd_300_vgg", "float32")
+    _, targets = benchmark_torch._batch(net, 2)
+    boxes = benchmark_inputs.truth(net, 2, benchmark_torch.NUM_BOXES)
+    ymin, xmin, ymax, xmax = boxes["boxes"][1, 9].numpy() * 300
+    np.testing.assert_allclose(
+        targets[1]["boxes"][9], [xmin, ymin, xmax, ymax], rtol=1e-6
+    )
+    assert targets[1]["labels"][9] == boxes["labels"][1, 9]
+    assert [len(target["labels"]) for target in targets] == [10, 10]
+
+
+@needs_torchvision
+@pytest.mark.slow
+def test_train_steps_take_turns(tmp_path):
+    path = tmp_path / "speed.json"
+    done = run_command(
+        "--against=torchvision",
+        "--stages=train",
+        "--batch_size=1",
+        "--repeats=1",
+        f"--json={path}",
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(path.read_text("utf-8"))
+    assert set(figures["stages"]["train"]) == {
+        "whole step",
+        "network alone",
+        "whole step, mixed_bfloat16",
+        "torchvision",
+    }
+    assert set(figures["ratios"]) == {
+        "network_over_step",
+        "step_over_torchvision",
+        "bfloat16_step_over_torchvision",
+    }
+
+
+def test_without_torchvision_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="torch is not installed; pip install"):
+        benchmark_torch.train(None, 1)

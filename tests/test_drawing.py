@@ -184,3 +184,31 @@ def test_contact_sheet_of_one():
 def test_contact_sheet_of_nothing_is_refused(count, columns, tile_size):
     with pytest.raises(ValueError, match="Expected images"):
         contact_sheet([grey()] * count, columns, tile_size)
+
+
+def test_frames_have_their_colour_and_width():
+    picture = Image.fromarray(grey())
+    boxes = [MIDDLE, [0.9, 0.9, 0.1, 0.1], [np.nan] * 4]
+    drawing.draw_frames(picture, boxes, (1, 2, 3), width=2)
+    changed = (np.asarray(picture) != grey()).any(axis=-1)
+    # Of 160 by 120 pixels the middle is 80 by 60, and 76 by 56 inside.
+    assert changed.sum() == 80 * 60 - 76 * 56
+    assert np.asarray(picture)[30, 40].tolist() == [1, 2, 3]
+
+
+def test_caption_stands_under_the_picture():
+    words = [("red", (255, 0, 0)), ("green", (0, 255, 0))]
+    for text in ([], [("much " * 4, (0, 0, 255))]):
+        captioned = np.asarray(
+            drawing.draw_caption(Image.fromarray(grey()), [*words, *text])
+        )
+        assert captioned.shape[1:] == (160, 3) and captioned.shape[0] > 130
+        np.testing.assert_array_equal(captioned[:120], grey())
+        below = captioned[120:].astype(int)
+        columns = [
+            np.flatnonzero((below[..., channel] > 60).any(axis=0))
+            for channel in (0, 1)
+        ]
+        assert columns[0].max() < columns[1].min()
+        # Written smaller where it is long: nothing is cut off at the edge.
+        assert not below[:, -2:].any()

@@ -91,6 +91,25 @@ def test_the_command_writes_what_it_shows(trained, tmp_path):
     }
 
 
+def test_one_compiled_function_serves_many_evaluations(trained, capsys):
+    batches = input_pipeline.make_for_eval(
+        trained.records("test").take(4), trained.settings.params, 2
+    )
+    names = trained.settings.class_names
+    detect = evaluate.make_detect(trained.net)
+    first, second = (
+        evaluate.evaluate(
+            trained.net, batches, names, detect=detect, quiet=True
+        )
+        for _ in range(2)
+    )
+    assert first == second
+    assert detect.experimental_get_tracing_count() == 1
+    assert capsys.readouterr().out == ""
+    assert first == evaluate.evaluate(trained.net, batches, names)
+    assert "evaluating: 2/?" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "flag, message",
     [

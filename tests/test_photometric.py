@@ -20,9 +20,13 @@ COLOUR = (150.0, 100.0, 50.0)  # hue 15 of 180, saturation 2/3
 
 
 def random_image(shape=(40, 50)):
+    """Noise, and colours where HSV needs care."""
     random = np.random.default_rng(0)
     image = random.uniform(0, 255, (*shape, 3)).astype(np.float32)
     image[0, :3] = [0, 0, 0], [255, 255, 255], [255, 0, 0]
+    # Reds whose hue, just below the whole circle, rounds up to it.
+    image[1] = [200, 40, 40]
+    image[1, :, 2] += np.geomspace(1e-5, 1e-2, shape[1])
     return image
 
 

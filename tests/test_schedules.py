@@ -1,13 +1,10 @@
-"""Learning rates by hand, and the optimizers that use them."""
-
-import dataclasses
+"""Learning rates by hand."""
 
 import keras
 import numpy as np
 import pytest
 
 from ssd_tf import schedules
-from ssd_tf.optimizers import make_optimizer
 from ssd_tf.recipe import CHOICES, TrainParams
 
 
@@ -33,6 +30,29 @@ def test_cosine():
     )
     # Half way between both; the end is kept.
     np.testing.assert_allclose(values, [0.4, 0.25, 0.1, 0.1], rtol=1e-6)
+
+
+def test_polynomial():
+    values = rates(
+        [0, 50, 100, 150],
+        learning_rate_decay_type="polynomial",
+        max_number_of_steps=100,
+        learning_rate=0.4,
+        end_learning_rate=0.1,
+        polynomial_power=2,
+    )
+    # Half way: 0.1 + 0.3 / 2**2; the end is kept.
+    np.testing.assert_allclose(values, [0.4, 0.175, 0.1, 0.1], rtol=1e-6)
+
+
+def test_steps_scale_with_the_length_of_the_training():
+    values = rates(
+        [799, 801, 999, 1001],
+        max_number_of_steps=1200,
+        learning_rate_decay_factor=0.5,
+        learning_rate=1.0,
+    )
+    np.testing.assert_allclose(values, [1, 0.5, 0.5, 0.25], rtol=1e-6)
 
 
 def test_exponential_falls_every_so_many_epochs():
@@ -91,47 +111,3 @@ def test_schedule_survives_its_configuration():
     again = keras.saving.deserialize_keras_object(text)
     for step in (0, 3, 90_000):
         assert float(again(step)) == float(schedule(step))
-
-
-@pytest.mark.parametrize("name", CHOICES["optimizer"])
-def test_every_optimizer_follows_the_schedule(name):
-    training = TrainParams(optimizer=name, warmup_steps=4, learning_rate=1)
-    optimizer = make_optimizer(training, 1)
-    weight = keras.Variable([1.0, 1.0])
-    optimizer.build([weight])
-    optimizer.apply_gradients([(np.array([1.0, 0.0], "f"), weight)])
-    assert float(optimizer.learning_rate) == 0.5  # of the second step
-    assert weight.numpy()[0] < 1
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "expected"),
-    [
-        ("momentum", {"momentum": 0.5}, {"momentum": 0.5}),
-        ("sgd", {"momentum": 0.5}, {"momentum": 0.0}),
-        (
-            "adam",
-            {"adam_beta1": 0.5, "adam_beta2": 0.6, "opt_epsilon": 0.1},
-            {"beta_1": 0.5, "beta_2": 0.6, "epsilon": 0.1},
-        ),
-        (
-            "rmsprop",
-            {"rmsprop_decay": 0.5, "rmsprop_momentum": 0.6, "opt_epsilon": 0.1},
-            {"rho": 0.5, "momentum": 0.6, "epsilon": 0.1},
-        ),
-        (
-            "adadelta",
-            {"adadelta_rho": 0.5, "opt_epsilon": 0.1},
-            {"rho": 0.5, "epsilon": 0.1},
-        ),
-    ],
-)
-def test_optimizers_take_their_settings(name, changes, expected):
-    training = dataclasses.replace(TrainParams(optimizer=name), **changes)
-    config = make_optimizer(training, 1).get_config()
-    assert {key: config[key] for key in expected} == expected
-
-
-def test_unknown_optimizer_names_the_known_ones():
-    with pytest.raises(ValueError, match="adadelta, .*received 'lion'"):
-        make_optimizer(TrainParams(optimizer="lion"), 1)

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from ssd_tf.nets.batch_norm import FusedBatchNormalization
+from ssd_tf.nets.dilated import DilatedConv2D
 
 with warnings.catch_warnings():
     # tf_slim is unmaintained and its import warns about old spellings.
@@ -28,10 +29,7 @@ __all__ = ["arg_scope"]
 # remember their initial values.
 BATCH_NORM_DECAY = 0.97
 
-_VARIABLE_NAMES = {
-    "kernel": "weights",
-    "bias": "biases",
-}
+_VARIABLE_NAMES = {"kernel": "weights", "bias": "biases"}
 
 
 @keras.saving.register_keras_serializable(package="ssd_tf")
@@ -98,7 +96,8 @@ def conv2d(
       inputs: Keras tensor `[B, h, w, c]`.
       num_outputs: channels of the result.
       kernel_size: side, cells.
-      stride, padding, rate: as in `tf.nn.convolution`; rate is the dilation.
+      stride, padding, rate: as in `tf.nn.convolution`; rate is the dilation,
+        beyond 1 only with stride 1, SAME and an odd kernel.
       activation_fn: a Keras activation's name, or None.
       normalizer_fn: such as `batch_norm`; called with `scope`.
       kernel_initializer: a Keras initializer's name; Xavier as in the port.
@@ -106,7 +105,8 @@ def conv2d(
       scope: name of the layer.
     """
     plain = normalizer_fn is None
-    net = keras.layers.Conv2D(
+    layer = keras.layers.Conv2D if rate == 1 else DilatedConv2D
+    net = layer(
         num_outputs,
         kernel_size,
         strides=stride,
