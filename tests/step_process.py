@@ -167,9 +167,11 @@ def main() -> None:
     )
     if scale:
         optimizer.dynamic_scale.assign(float(scale))
+    with train_step.sums_in_order():
+        steps = take_steps(step, strategy)
     arrays = {
         f"{number}/{name}": value
-        for number, terms in enumerate(take_steps(step, strategy))
+        for number, terms in enumerate(steps)
         for name, value in terms.items()
     }
     arrays["rate"] = optimizers.current_rate(optimizer)

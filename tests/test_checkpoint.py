@@ -17,7 +17,7 @@ def test_load_net_gives_the_trained_net_back(trained):
         net = checkpoint.load_net(path)
         # What a reader without TensorFlow needs to make the anchors again.
         assert checkpoint.load_config(path) == dataclasses.replace(
-            trained.settings, params=trained.net.params
+            trained.settings, params=trained.net.params, num_samples=48
         )
         assert net.params.feat_shapes[0] == (16, 16)
         for key, layers in trained.net.model(images).items():

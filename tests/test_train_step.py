@@ -10,6 +10,7 @@ import step_process
 import tensorflow as tf
 from processes import TESTS, finish, start
 from step_process import RECIPE, batch, make_step
+from tensorflow.python.eager import context
 
 from ssd_tf import losses, train_step
 from ssd_tf.command import UserError
@@ -258,6 +259,35 @@ def test_cpus_are_not_compiled_for_by_default(monkeypatch):
     assert train_step._is_compiled(recipe(jit_compile="auto"), 1)
     assert not train_step._is_compiled(recipe(jit_compile="auto"), 2)
     assert not train_step._is_compiled(recipe(jit_compile="off"), 1)
+
+
+def sizes_of_sums(step):
+    """How many tensors the sums of an optimized step have."""
+    run = context.context()
+    run.enable_run_metadata()
+    try:
+        step(batch())
+        functions = run.export_run_metadata().function_graphs
+    finally:
+        run.disable_run_metadata()
+    graphs = [graph for each in functions for graph in each.partition_graphs]
+    nodes = [node for graph in graphs for node in graph.node]
+    return {node.attr["N"].i for node in nodes if node.op == "AddN"}
+
+
+def test_no_sum_is_in_the_order_of_free_memory():
+    training = recipe(gradient_accumulation_steps=4)
+    before = tf.config.optimizer.get_experimental_options()
+    # Otherwise TensorFlow makes sums of more out of those of two.
+    step, *_ = make_step(training, ONE, batch_norm=True)
+    assert max(sizes_of_sums(step)) > 2
+    step, *_ = make_step(training, ONE, batch_norm=True)
+    with train_step.sums_in_order():
+        assert sizes_of_sums(step) == {2}
+    after = tf.config.optimizer.get_experimental_options()
+    name = "arithmetic_optimization"
+    assert after.pop(name)
+    assert after == {k: v for k, v in before.items() if k != name}
 
 
 def results(tmp_path, runs, *settings):
