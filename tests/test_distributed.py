@@ -14,16 +14,16 @@ from ssd_tf.nets.ssd import SSDNet
 STEPS = 8
 
 
-def run_workers(dataset_dir, train_dir):
+def run_workers(dataset_dir, train_dir, net="vgg", steps=STEPS):
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
     tasks = [{"type": "worker", "index": index} for index in range(2)]
     workers = [
         start_training(
             "worker",
-            "vgg",
+            net,
             dataset_dir,
             train_dir,
-            STEPS,
+            steps,
             TF_CONFIG=json.dumps({"cluster": cluster, "task": task}),
         )
         for task in tasks
@@ -57,6 +57,26 @@ def test_replicas_do_not_change_the_loss(shapes_data, tmp_path):
     assert "ckpt-8.index" in saved
     # The other worker's copy of the checkpoint is gone.
     assert not [name for name in saved if name.startswith(".worker")]
+
+
+@pytest.mark.slow
+def test_the_chief_evaluates_while_the_others_wait(shapes_data, tmp_path):
+    # With batch norm, whose averages every worker has, and with averages.
+    run_workers(shapes_data, tmp_path / "run", "validated", 4)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    steps = [
+        (entry["step"], entry.get("split")) for entry in map(json.loads, lines)
+    ]
+    assert steps == [
+        (1, None),
+        (2, None),
+        (2, "test"),
+        (3, None),
+        (4, None),
+        (4, "test"),
+    ]
+    best = checkpoint.find(tmp_path / "run" / "best")
+    assert checkpoint.step_of(best) in (2, 4)
 
 
 def values(net):

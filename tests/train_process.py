@@ -16,6 +16,7 @@ from absl import flags
 
 from ssd_tf import command, config, presets, recipe, starts, strategies, train
 from ssd_tf.datasets import catalog, records
+from ssd_tf.validation import Validation
 
 BATCH_SIZE = 8
 FIXTURE_STEPS = 4  # of conftest's `trained`
@@ -57,9 +58,22 @@ def with_dropout(num_classes: int) -> config.SSDParams:
     return dataclasses.replace(small_vgg(num_classes), dropout_rate=0.5)
 
 
-NETS = {"vgg": small_vgg, "mobilenet": mobilenet, "dropout": with_dropout}
-# What a recipe has beside what all have; `dropout` for all the state there is.
-RECIPES = {"dropout": {"ema_decay": 0.9, "optimizer": "adam"}}
+NETS = {
+    "vgg": small_vgg,
+    "mobilenet": mobilenet,
+    "dropout": with_dropout,
+    "validated": mobilenet,
+}
+# Nets that are evaluated on the way, and what their recipe has beside what all
+# have; `dropout` for all the state there is.
+RECIPES = {
+    "dropout": {
+        "ema_decay": 0.9,
+        "optimizer": "adam",
+        "eval_interval_steps": 6,
+    },
+    "validated": {"ema_decay": 0.9, "eval_interval_steps": 2},
+}
 
 
 def settings(net: str, class_names: list[str], steps: int) -> config.Config:
@@ -89,6 +103,15 @@ def strategy_of(mode: str) -> tf.distribute.Strategy:
     return strategies.choose_strategy()
 
 
+def validation_of(dataset_dir: str) -> Validation:
+    """The test split."""
+    return Validation(
+        records.read(dataset_dir, "test"),
+        records.count(dataset_dir, "test"),
+        "test",
+    )
+
+
 def main() -> None:
     """Trains."""
     mode, net, dataset_dir, train_dir, steps, *start = sys.argv[1:]
@@ -109,6 +132,7 @@ def main() -> None:
         records.count(dataset_dir, "train"),
         strategy,
         weights,
+        validation_of(dataset_dir) if net in RECIPES else None,
     )
 
 
