@@ -16,6 +16,8 @@ COMMANDS = [
     ["-m", "ssd_tf.export"],
     ["-m", "ssd_tf.detect"],
     ["-m", "ssd_tf.benchmark"],
+    ["-m", "ssd_tf.curves"],
+    ["-m", "ssd_tf.replay"],
 ]
 
 
