@@ -142,6 +142,7 @@ def _prepare(
         if chief:
             say(f"going on from step {int(step)} of {train_dir}")
     if chief:
+        checkpoint.remove_partial(train_dir)
         config.save(settings, train_dir)
     return Run(
         settings=settings,

@@ -240,13 +240,16 @@ def _is_saving(train_dir, step):
 @pytest.mark.slow
 def test_a_train_dir_in_use_is_refused(shapes_data, tmp_path):
     train_dir = tmp_path / "run"
-    first = start_training("one", "vgg", shapes_data, train_dir, 100_000)
+    command = train_command(
+        shapes_data, train_dir, "--max_number_of_steps=100000"
+    )
+    first = start(*command)
     deadline = time.monotonic() + 300
     while not (train_dir / "metrics.jsonl").exists():
         assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    error = error_of(*train_command(shapes_data, train_dir))
-    assert str(train_dir) in error and str(first.pid) in error
+    error = error_of(*command)
+    assert f"{train_dir}: in use by another run, process {first.pid}" in error
     first.send_signal(signal.SIGTERM)
     first.communicate(timeout=120)
     assert first.returncode == 143
