@@ -126,7 +126,7 @@ def gradient_norms(
 
     with tf.GradientTape() as tape:
         terms = losses_of(batch, training=True)
-        loss = tf.add_n(list(terms.values()))
+        loss = sum(terms.values())
     variables = net.model.trainable_variables
     by_layer = {}
     for variable, gradient in zip(

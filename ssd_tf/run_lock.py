@@ -29,6 +29,9 @@ _HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
 def hold(train_dir: str | os.PathLike) -> Iterator[None]:
     """Keeps other runs out of a train_dir, which is made if it is not there.
 
+    A folder that was made and into which nothing came, because the run was
+    refused, is taken away again.
+
     Where the system or the file system has no locks, it says so and goes on.
 
     Raises:
@@ -37,6 +40,7 @@ def hold(train_dir: str | os.PathLike) -> Iterator[None]:
       OSError: the folder cannot be written.
     """
     train_dir = pathlib.Path(train_dir)
+    was_there = train_dir.exists()
     train_dir.mkdir(parents=True, exist_ok=True)
     # Append: who holds the lock must not lose its entry to who asks.
     with (train_dir / LOCK_FILE).open("ab+", buffering=0) as file:
@@ -56,6 +60,14 @@ def hold(train_dir: str | os.PathLike) -> Iterator[None]:
             yield
         finally:
             _write(file, b"")
+            if not was_there:
+                _remove_if_empty(train_dir)
+
+
+def _remove_if_empty(train_dir: pathlib.Path) -> None:
+    if [path.name for path in train_dir.iterdir()] == [LOCK_FILE]:
+        (train_dir / LOCK_FILE).unlink()
+        train_dir.rmdir()
 
 
 def _try_lock(file) -> int:

@@ -95,3 +95,16 @@ def test_a_system_without_locks(tmp_path, monkeypatch, capsys):
     with run_lock.hold(tmp_path):
         pass
     assert "cannot be locked" in capsys.readouterr().out
+
+
+def test_a_folder_for_nothing_is_taken_away(tmp_path):
+    with run_lock.hold(tmp_path / "new"):
+        assert (tmp_path / "new").is_dir()
+    assert not (tmp_path / "new").exists()
+    with run_lock.hold(tmp_path / "kept"):
+        (tmp_path / "kept" / "config.json").touch()
+    assert (tmp_path / "kept" / "config.json").exists()
+    (tmp_path / "empty").mkdir()
+    with run_lock.hold(tmp_path / "empty"):
+        pass
+    assert (tmp_path / "empty").exists()

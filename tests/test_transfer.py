@@ -655,8 +655,8 @@ def test_an_unknown_trainable_scope_is_refused(trained, tmp_path):
         UserError,
         match="--trainable_scopes: nothing is under 'extra'; .*Conv1",
     ):
-        run(trained, tmp_path, trained.train_dir, BEFORE, ("extra",))
-    assert not list(tmp_path.iterdir())
+        run(trained, tmp_path / "run", trained.train_dir, BEFORE, ("extra",))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
