@@ -46,30 +46,34 @@ def check_annotations(
     with records.explained_errors(dataset_dir, split):
         for record in data.as_numpy_iterator():
             source_id = record["source_id"].decode(errors="replace")
-            _check_record(where, source_id, record, num_names)
-            seen += len(record["boxes"])
-            for reason in filter(None, why_useless(record["boxes"])):
+            image = f"{where}: image {source_id}"
+            _check_labels(image, record["labels"], num_names)
+            reasons = why_useless(record["boxes"])
+            _check_numbers(image, record["boxes"], reasons)
+            seen += len(reasons)
+            for reason in filter(None, reasons):
                 useless.setdefault(reason, []).append(source_id)
     if useless:
         say(f"{where}: {_in_words(useless, seen)}")
 
 
-def _check_record(where, source_id, record, num_names):
-    for label in record["labels"]:
+def _check_labels(image, labels, num_names):
+    for label in labels:
         if not 1 <= label <= num_names:
             raise UserError(
-                f"{where}: image {source_id} has label {label}, but "
-                f"{catalog.LABELS} names 1 to {num_names}"
+                f"{image} has label {label}, but {catalog.LABELS} names 1 to "
+                f"{num_names}"
             )
-    for box, reason in zip(
-        record["boxes"], why_useless(record["boxes"]), strict=True
-    ):
+
+
+def _check_numbers(image, boxes, reasons):
+    for box, reason in zip(boxes, reasons, strict=True):
         if reason == NO_NUMBER:
             sides = ", ".join(f"{side:g}" for side in box)
             raise UserError(
-                f"{where}: image {source_id} has a box that is {NO_NUMBER}: "
-                f"{sides} (ymin, xmin, ymax, xmax); mend it or leave the "
-                "image out, and write the records again"
+                f"{image} has a box that is {NO_NUMBER}: {sides} (ymin, xmin, "
+                "ymax, xmax); mend it or leave the image out, and write the "
+                "records again"
             )
 
 

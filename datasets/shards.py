@@ -18,7 +18,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import os
 import pathlib
 import struct
 from collections.abc import Sequence
@@ -47,23 +46,17 @@ class BadShard:
     records: int  # readable ones before the damage
 
 
-def check(
-    paths: Sequence[str | os.PathLike], deep: bool = False
+def find_bad(
+    shards: Sequence[catalog.Shard], deep: bool = True
 ) -> list[BadShard]:
     """Those of the files that are no whole TFRecord files, in order.
 
     Args:
-      paths: files; an empty one is whole, a shard that got no record.
+      shards: from `catalog.list_shards`; an empty file is whole, a shard that
+        got no record.
       deep: also reads all data and compares their checksums; else only those
-        of the lengths.
+        of the lengths, and no file that has the size that its manifest states.
     """
-    return find_bad([catalog.Shard(pathlib.Path(path)) for path in paths], deep)
-
-
-def find_bad(
-    shards: Sequence[catalog.Shard], deep: bool = True
-) -> list[BadShard]:
-    """As `check`, of shards of which a manifest may state more."""
     return [
         BadShard(shard.path, reason, records)
         for shard, (records, reason) in _examine_all(shards, deep)

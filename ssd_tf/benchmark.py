@@ -23,6 +23,7 @@ from absl import flags
 from ssd_tf import command, files
 from ssd_tf.command import UserError
 from ssd_tf.presets import PRESETS
+from ssd_tf.recipe import CHOICES
 
 STAGES = (
     "decode",
@@ -64,7 +65,7 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "precision",
     "float32",
-    ["float32", "mixed_float16", "mixed_bfloat16"],
+    CHOICES["precision"],
     "Keras dtype policy of the network.",
     flag_values=FLAGS,
 )

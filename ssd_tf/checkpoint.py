@@ -8,6 +8,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
+from collections.abc import Container
 from typing import Any
 
 import tensorflow as tf
@@ -192,10 +193,15 @@ def _flat(settings: Any) -> dict[str, Any]:
     return fields
 
 
-def restore_weights(net: SSDNet, checkpoint: str | os.PathLike) -> None:
+def restore_weights(
+    net: SSDNet, checkpoint: str | os.PathLike, use_average: bool = True
+) -> None:
     """Loads a checkpoint's weights, all of them, and nothing else of it.
 
-    Where the run kept an average of its weights, that is what is loaded.
+    Args:
+      net: to load them into.
+      checkpoint: its prefix.
+      use_average: where the run kept an average of its weights, that instead.
 
     Raises:
       UserError: the checkpoint does not fit the net.
@@ -203,7 +209,7 @@ def restore_weights(net: SSDNet, checkpoint: str | os.PathLike) -> None:
     names = tf.train.load_checkpoint(
         str(checkpoint)
     ).get_variable_to_shape_map()
-    averaged = any(name.startswith("average/") for name in names)
+    averaged = use_average and any(x.startswith("average/") for x in names)
     parts = {"model": net.model}
     if averaged:
         parts["average"] = averages.MovingAverage(net.model, decay=0.0)
@@ -280,11 +286,16 @@ def save_run(manager: tf.train.CheckpointManager, step: int) -> None:
 
 def remove_partial(train_dir: str | os.PathLike) -> None:
     """Removes what saves that never ended have left in a train_dir."""
-    whole = {path.stem for path in pathlib.Path(train_dir).glob("*.index")}
-    for path in pathlib.Path(train_dir).glob(f"{PREFIX}-*"):
+    folder = pathlib.Path(train_dir)
+    keep_only(folder, {path.stem for path in folder.glob("*.index")})
+
+
+def keep_only(folder: pathlib.Path, names: Container[str]) -> None:
+    """Removes all files of checkpoints but those of these names."""
+    for path in folder.glob(f"{PREFIX}-*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        elif path.name.split(".")[0] not in whole:
+        elif path.name.split(".")[0] not in names:
             path.unlink(missing_ok=True)
 
 

@@ -20,7 +20,6 @@ class Feed:
         """`read` is that of `input_pipeline.make_for_train`."""
         self._settings = run.settings
         self._read = read
-        self._strategy = run.strategy
         first_step = int(run.step)
         training = run.settings.training
 

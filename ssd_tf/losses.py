@@ -168,7 +168,7 @@ def ssd_losses(
     glocalisations = flatten_layers(glocalisations, 1)
     gscores = flatten_layers(gscores, 0)
 
-    positives = _positives(gscores, match_threshold, mining)
+    positives = positive_anchors(gscores, match_threshold, mining)
     candidates = ~positives & (gscores > -0.5)
     # Of every anchor that is not positive the label is 0, so that one cross
     # entropy is the loss of both kinds, and how hard a negative is.
@@ -213,17 +213,24 @@ def loss_divisor(
     """
     gscores = flatten_layers(gscores, 0)
     if normalizer == "positives":
-        positives = _positives(gscores, match_threshold, mining)
+        positives = positive_anchors(gscores, match_threshold, mining)
         count = tf.reduce_sum(tf.cast(positives, tf.float32))
     else:
         count = tf.cast(tf.shape(gscores)[0], tf.float32)
     return tf.maximum(_sum_over_replicas(count), 1.0)
 
 
-def _positives(
+def positive_anchors(
     gscores: tf.Tensor, match_threshold: float, mining: str
 ) -> tf.Tensor:
-    """bool [B, A]: the anchors that learn an object."""
+    """Which anchors learn an object; arguments as in `ssd_losses`.
+
+    Args:
+      gscores: float32 [B, A].
+
+    Returns:
+      bool [B, A].
+    """
     if mining == "image":
         return gscores >= match_threshold
     return gscores > match_threshold

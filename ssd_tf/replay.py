@@ -62,6 +62,7 @@ def load_net(
     import keras
     import tensorflow as tf
 
+    from ssd_tf import checkpoint
     from ssd_tf.nets.ssd import SSDNet
 
     keras.utils.set_random_seed(settings.training.seed)
@@ -72,8 +73,7 @@ def load_net(
             "initial ones, for nothing was saved yet; without those of "
             "--checkpoint_path or --backbone_weights"
         )
-    status = tf.train.Checkpoint(model=net.model).restore(latest)
-    status.expect_partial().assert_existing_objects_matched()
+    checkpoint.restore_weights(net, latest, use_average=False)
     return net, latest
 
 

@@ -5,6 +5,7 @@ box that has moved away from its object, an object without an anchor, or
 negatives on an object without a box are seen at a glance.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_tf import boxes as geometry
-from ssd_tf import detection, drawing, encoder, losses
+from ssd_tf import detection, drawing, losses, train_step
 from ssd_tf.config import DetectionParams, SSDParams
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.recipe import LossParams
@@ -101,7 +102,10 @@ def roles_of_anchors(
     """
     options = dict(vars(loss))
     force_match = options.pop("force_match")
-    targets = _encode(net, batch, loss, force_match)
+    encode = functools.partial(
+        train_step.encode_batch, net, batch, loss.match_threshold
+    )
+    targets, without_force = encode(force_match), encode(False)
     logits = losses.flatten_layers(outputs["logits"], 1)
     with tf.GradientTape() as tape:
         tape.watch(logits)
@@ -110,29 +114,11 @@ def roles_of_anchors(
         )
     gradient = tape.gradient(terms["cross_entropy_neg"], logits)
     mined = tf.reduce_any(gradient != 0, axis=-1)
-    by_iou = _is_positive(_encode(net, batch, loss, False), loss)
-    positive = _is_positive(targets, loss)
-    return Roles(positive & by_iou, positive & ~by_iou, mined)
-
-
-def _encode(net, batch, loss, force_match):
-    return encoder.encode(
-        batch["labels"],
-        batch["boxes"],
-        net.flat_anchors,
-        net.params.num_classes,
-        net.params.prior_scaling,
-        ignored=batch["ignored"],
-        force_match=force_match,
-        match_threshold=loss.match_threshold,
+    positive, by_iou = (
+        losses.positive_anchors(each.gscores, loss.match_threshold, loss.mining)
+        for each in (targets, without_force)
     )
-
-
-def _is_positive(targets, loss):
-    """See `losses.ssd_losses`: the port leaves out the threshold itself."""
-    if loss.mining == "image":
-        return targets.gscores >= loss.match_threshold
-    return targets.gscores > loss.match_threshold
+    return Roles(positive & by_iou, positive & ~by_iou, mined)
 
 
 def to_pixels(image: np.ndarray, params: SSDParams) -> np.ndarray:

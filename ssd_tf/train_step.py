@@ -5,7 +5,7 @@ The same on one device and on many replicas. Knows no data and no files.
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -37,25 +37,35 @@ def sums_in_order() -> Iterator[None]:
         options.set_experimental_options({name: before.get(name, True)})
 
 
+def encode_batch(
+    net: SSDNet,
+    batch: Mapping[str, tf.Tensor],
+    match_threshold: float,
+    force_match: bool = True,
+) -> encoder.Targets:
+    """The targets of a batch's `labels`, `boxes` and `ignored`."""
+    return encoder.encode(
+        batch["labels"],
+        batch["boxes"],
+        net.flat_anchors,
+        net.params.num_classes,
+        net.params.prior_scaling,
+        ignored=batch["ignored"],
+        force_match=force_match,
+        match_threshold=match_threshold,
+    )
+
+
 def make_encode(
     net: SSDNet, match_threshold: float, force_match: bool = True
-) -> Callable[[dict[str, tf.Tensor]], encoder.Targets]:
-    """The compiled function from a batch's boxes to its targets."""
+) -> Callable[[Mapping[str, tf.Tensor]], encoder.Targets]:
+    """The compiled `encode_batch`, a function of the batch alone."""
 
     # XLA fuses the matching of all boxes with all anchors into a few passes,
     # on a CPU too, where compiling the convolutions as well would not pay.
     @tf.function(jit_compile=True)
     def encode(batch):
-        return encoder.encode(
-            batch["labels"],
-            batch["boxes"],
-            net.flat_anchors,
-            net.params.num_classes,
-            net.params.prior_scaling,
-            ignored=batch["ignored"],
-            force_match=force_match,
-            match_threshold=match_threshold,
-        )
+        return encode_batch(net, batch, match_threshold, force_match)
 
     return encode
 
@@ -131,7 +141,7 @@ def _check(training: TrainParams, replicas: int) -> None:
         )
 
 
-def _is_compiled(training: TrainParams, replicas: int) -> bool:
+def is_compiled(training: TrainParams, replicas: int) -> bool:
     """Whether XLA compiles all that comes after the encoder."""
     if training.jit_compile != "auto":
         return training.jit_compile == "on"
@@ -186,7 +196,7 @@ def _make_learn(
             training.clip_gradient_norm,
         )
 
-    if _is_compiled(training, replicas):
+    if is_compiled(training, replicas):
         return tf.function(learn, jit_compile=True)
     return learn
 

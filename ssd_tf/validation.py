@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -232,14 +231,5 @@ def save_best(
         checkpoint_name=name,
     ).save(checkpoint_number=metrics["step"])
     files.write_json(folder / evaluate.METRICS_FILE, metrics)
-    _remove_others(folder)
-
-
-def _remove_others(folder: pathlib.Path) -> None:
-    """Removes what killed processes have left beside the checkpoint."""
-    kept = checkpoint.find(folder).name
-    for path in folder.glob(f"{checkpoint.PREFIX}-*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name.split(".")[0] != kept:
-            path.unlink(missing_ok=True)
+    # Killed processes may have left others, and parts of them.
+    checkpoint.keep_only(folder, {checkpoint.find(folder).name})

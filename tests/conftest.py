@@ -90,6 +90,18 @@ def shapes_data(tmp_path_factory):
     return root / "data"
 
 
+@pytest.fixture
+def without_boxes(shapes_data):
+    """The records of `train` as if nothing were in the images."""
+    from ssd_tf.datasets import records
+
+    def emptied(record):
+        of_boxes = ("boxes", "labels", "difficult", "crowd")
+        return record | {key: record[key][:0] for key in of_boxes}
+
+    return records.read(shapes_data, "train").map(emptied)
+
+
 @dataclasses.dataclass
 class Trained:
     """A finished run of a few steps."""

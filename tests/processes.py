@@ -1,12 +1,14 @@
 """Starts the project's commands and training runs as real processes."""
 
 import functools
+import json
 import os
 import pathlib
 import signal
 import socket
 import subprocess
 import sys
+import time
 
 TESTS = pathlib.Path(__file__).parent
 TIMEOUT = 600
@@ -48,6 +50,35 @@ def start_training(mode, net, dataset_dir, train_dir, steps, **environment):
     return start(
         script, mode, net, dataset_dir, train_dir, steps, **environment
     )
+
+
+def start_workers(number, net, dataset_dir, train_dir, steps):
+    """One process, or as many as share every batch; the chief first."""
+    if number == 1:
+        return [start_training("one", net, dataset_dir, train_dir, steps)]
+    run = ("worker", net, dataset_dir, train_dir, steps)
+    workers = [f"127.0.0.1:{port}" for port in free_ports(number)]
+    return [
+        start_training(
+            *run,
+            TF_CONFIG=json.dumps(
+                {
+                    "cluster": {"worker": workers},
+                    "task": {"type": "worker", "index": index},
+                }
+            ),
+        )
+        for index in range(number)
+    ]
+
+
+def wait_until(condition, process, seconds=300, pause=0.02) -> None:
+    """Waits for what a process, which must not end before, will bring about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(pause)
 
 
 def finish(process: subprocess.Popen) -> str:

@@ -11,12 +11,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from processes import error_of, finish, start, start_training
+from processes import error_of, finish, start, start_training, wait_until
 
 from ssd_tf import checkpoint
 
@@ -209,10 +208,8 @@ def test_a_kill_during_a_save_leaves_the_checkpoint_before(
     train_dir = tmp_path / "run"
     run = ("one", "vgg", shapes_data, train_dir, 8)
     process = start_training(*run)
-    deadline = time.monotonic() + 300
     # The second save, at step 8, while its files have temporary names.
-    while not _is_saving(train_dir, 8):
-        assert process.poll() is None and time.monotonic() < deadline
+    wait_until(lambda: _is_saving(train_dir, 8), process, pause=0)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (train_dir / "ckpt-8.index").exists()
@@ -244,10 +241,7 @@ def test_a_train_dir_in_use_is_refused(shapes_data, tmp_path):
         shapes_data, train_dir, "--max_number_of_steps=100000"
     )
     first = start(*command)
-    deadline = time.monotonic() + 300
-    while not (train_dir / "metrics.jsonl").exists():
-        assert first.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until((train_dir / "metrics.jsonl").exists, first)
     error = error_of(*command)
     assert f"{train_dir}: in use by another run, process {first.pid}" in error
     first.send_signal(signal.SIGTERM)

@@ -3,12 +3,11 @@
 import dataclasses
 import json
 import signal
-import time
 
 import pytest
 import tensorflow as tf
 import train_process
-from processes import finish, free_ports, start_training
+from processes import finish, start_workers, wait_until
 
 from ssd_tf import checkpoint, config, train
 from ssd_tf.command import UserError
@@ -48,38 +47,13 @@ def logged(train_dir):
     ]
 
 
-def start_workers(number, net, dataset_dir, train_dir, steps=STEPS):
-    """One process, or as many as share every batch."""
-    if number == 1:
-        return [start_training("one", net, dataset_dir, train_dir, steps)]
-    ports = free_ports(number)
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-    return [
-        start_training(
-            "worker",
-            net,
-            dataset_dir,
-            train_dir,
-            steps,
-            TF_CONFIG=json.dumps(
-                {
-                    "cluster": cluster,
-                    "task": {"type": "worker", "index": index},
-                }
-            ),
-        )
-        for index in range(number)
-    ]
-
-
 def wait_for_step(train_dir, step, process):
     """Until a step is logged, which comes after the save before it."""
-    deadline = time.monotonic() + 300
     log = train_dir / "metrics.jsonl"
-    while not log.exists() or len(log.read_text().splitlines()) < step:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(
+        lambda: log.exists() and len(log.read_text().splitlines()) >= step,
+        process,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +64,9 @@ def never_stopped(shapes_data, tmp_path_factory):
     def run(number, net):
         if (number, net) not in made:
             train_dir = tmp_path_factory.mktemp(f"{net}{number}")
-            for each in start_workers(number, net, shapes_data, train_dir):
+            for each in start_workers(
+                number, net, shapes_data, train_dir, STEPS
+            ):
                 finish(each)
             made[number, net] = train_dir
         return made[number, net]
@@ -104,7 +80,7 @@ def never_stopped(shapes_data, tmp_path_factory):
 )
 def test_killed(shapes_data, tmp_path, never_stopped, number, net):
     train_dir = tmp_path / "run"
-    processes = start_workers(number, net, shapes_data, train_dir)
+    processes = start_workers(number, net, shapes_data, train_dir, STEPS)
     wait_for_step(train_dir, 6, processes[0])
     for process in processes:
         process.send_signal(signal.SIGKILL)
@@ -114,7 +90,7 @@ def test_killed(shapes_data, tmp_path, never_stopped, number, net):
     begun_at = checkpoint.step_of(checkpoint.find(train_dir))
     assert begun_at in (4, 8)
 
-    again = start_workers(number, net, shapes_data, train_dir)
+    again = start_workers(number, net, shapes_data, train_dir, STEPS)
     outputs = [finish(process) for process in again]
     assert f"going on from step {begun_at}" in outputs[0]
     whole = never_stopped(number, net)
@@ -136,7 +112,7 @@ def test_told_to_stop(
     shapes_data, tmp_path, never_stopped, number, told, signal_number, code
 ):
     train_dir = tmp_path / "run"
-    processes = start_workers(number, "dropout", shapes_data, train_dir)
+    processes = start_workers(number, "dropout", shapes_data, train_dir, STEPS)
     wait_for_step(train_dir, 5, processes[0])
     processes[told].send_signal(signal_number)
     for process in processes:
@@ -146,7 +122,7 @@ def test_told_to_stop(
     begun_at = checkpoint.step_of(checkpoint.find(train_dir))
     assert begun_at == entries(train_dir)[-1]["step"]  # nothing is lost
 
-    again = start_workers(number, "dropout", shapes_data, train_dir)
+    again = start_workers(number, "dropout", shapes_data, train_dir, STEPS)
     outputs = [finish(process) for process in again]
     assert f"going on from step {begun_at}" in outputs[0]
     assert_same_bits(train_dir, never_stopped(number, "dropout"))

@@ -30,6 +30,10 @@ def path(tmp_path):
     return path
 
 
+def bad_files(*paths, deep=False):
+    return shards.find_bad([catalog.Shard(path) for path in paths], deep)
+
+
 def flip(path, offset):
     """Flips the lowest bit of a byte; a negative offset is from the end."""
     content = bytearray(path.read_bytes())
@@ -53,7 +57,7 @@ def test_whole_and_empty_files_are_whole(path, tmp_path):
     empty.touch()
     assert read_by_tensorflow(empty) == (0, False)
     for deep in (False, True):
-        assert shards.check([path, str(empty)], deep=deep) == []
+        assert bad_files(path, empty, deep=deep) == []
 
 
 def test_cut_anywhere(path):
@@ -65,7 +69,7 @@ def test_cut_anywhere(path):
         assert read_by_tensorflow(path) == (records_left, rest >= 12)
         reason = f"truncated after {records_left} images"
         bad = shards.BadShard(path, reason, records_left)
-        assert shards.check([path]) == ([bad] if rest else []), size
+        assert bad_files(path) == ([bad] if rest else []), size
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -75,17 +79,17 @@ def test_a_bit_lost_anywhere_as_tensorflow_finds_it(path, number):
         assert read_by_tensorflow(path) == (number, True)
         reason = f"damaged at byte {number * RECORD_SIZE} after {number} images"
         expected = [shards.BadShard(path, reason, number)]
-        assert shards.check([path], deep=True) == expected
+        assert bad_files(path, deep=True) == expected
         # Data and their checksum are only compared by reading them.
-        assert shards.check([path]) == (expected if place < 12 else [])
+        assert bad_files(path) == (expected if place < 12 else [])
         flip(path, number * RECORD_SIZE + place)
-    assert shards.check([path], deep=True) == []
+    assert bad_files(path, deep=True) == []
 
 
 def test_the_data_of_a_cut_file_are_read_too(path):
     path.write_bytes(path.read_bytes()[:-1])
     flip(path, RECORD_SIZE + 14)
-    [bad] = shards.check([path], deep=True)
+    [bad] = bad_files(path, deep=True)
     assert bad.reason == f"damaged at byte {RECORD_SIZE} after 1 images"
     assert bad.records == 1
 
@@ -94,7 +98,7 @@ def test_other_files(path, tmp_path):
     packed, zeros = tmp_path / "packed", tmp_path / "zeros"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     zeros.write_bytes(bytes(100))  # what a crash leaves of a file's tail
-    found = shards.check([packed, path, tmp_path / "none", zeros])
+    found = bad_files(packed, path, tmp_path / "none", zeros)
     assert [bad.path.name for bad in found] == ["packed", "none", "zeros"]
     assert [bad.reason for bad in found] == [
         "compressed by gzip (gunzip it), unreadable after 0 images",

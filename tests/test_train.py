@@ -4,14 +4,13 @@ import dataclasses
 import json
 import math
 import signal
-import time
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import train_process
-from processes import finish, start_training
+from processes import finish, start_training, wait_until
 
 from ssd_tf import (
     checkpoint,
@@ -77,11 +76,10 @@ def test_a_run_logs_saves_and_is_not_repeated(trained, capsys):
 def test_a_killed_run_goes_on_from_its_last_checkpoint(shapes_data, tmp_path):
     run = ("one", "mobilenet", shapes_data, tmp_path / "run", 12)
     process = start_training(*run)
-    deadline = time.monotonic() + 300
     # What is saved is what the folder calls its latest: its files come first.
-    while not tf.train.latest_checkpoint(str(tmp_path / "run")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(
+        lambda: tf.train.latest_checkpoint(str(tmp_path / "run")), process
+    )
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
@@ -103,11 +101,10 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(shapes_data, tmp_path):
 def test_an_interrupted_run_saves_first(shapes_data, tmp_path):
     run = ("one", "mobilenet", shapes_data, tmp_path / "run", 100_000)
     process = start_training(*run)
-    deadline = time.monotonic() + 300
     log = tmp_path / "run" / "metrics.jsonl"
-    while not log.exists() or len(logged_steps(tmp_path / "run")) < 6:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(
+        lambda: log.exists() and len(logged_steps(log.parent)) >= 6, process
+    )
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     step = checkpoint.step_of(checkpoint.find(tmp_path / "run"))

@@ -252,13 +252,13 @@ def test_xla_computes_the_same_step():
 
 
 def test_cpus_are_not_compiled_for_by_default(monkeypatch):
-    assert not train_step._is_compiled(recipe(jit_compile="auto"), 1)
+    assert not train_step.is_compiled(recipe(jit_compile="auto"), 1)
     monkeypatch.setattr(
         tf.config, "list_logical_devices", lambda kind: [f"{kind}:0"]
     )
-    assert train_step._is_compiled(recipe(jit_compile="auto"), 1)
-    assert not train_step._is_compiled(recipe(jit_compile="auto"), 2)
-    assert not train_step._is_compiled(recipe(jit_compile="off"), 1)
+    assert train_step.is_compiled(recipe(jit_compile="auto"), 1)
+    assert not train_step.is_compiled(recipe(jit_compile="auto"), 2)
+    assert not train_step.is_compiled(recipe(jit_compile="off"), 1)
 
 
 def sizes_of_sums(step):

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from processes import start
+from processes import start, wait_until
 from tensorflow.python.checkpoint import checkpoint_management
 
 from ssd_tf import (
@@ -361,10 +361,7 @@ for step in itertools.count(1):
 @pytest.mark.parametrize("seconds", [0.03, 0.21, 0.37])
 def test_sigkill_leaves_a_whole_best(tmp_path, seconds):
     process = start("-c", SAVES, tmp_path)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "best" / "metrics.json").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until((tmp_path / "best" / "metrics.json").exists, process)
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -374,18 +371,12 @@ def test_sigkill_leaves_a_whole_best(tmp_path, seconds):
 
 
 def test_images_without_boxes_are_no_ground_truth(
-    settings, net, shapes_data, tmp_path, capsys
+    settings, net, without_boxes, tmp_path, capsys
 ):
-    empty = records.read(shapes_data, "test").map(
-        lambda record: {
-            key: value[:0]
-            if key in ("boxes", "labels", "difficult", "crowd")
-            else value
-            for key, value in record.items()
-        }
-    )
     validator = validation.Validator(
-        validation.Validation(empty.take(2), 2, "val"), settings, tmp_path
+        validation.Validation(without_boxes.take(2), 2, "val"),
+        settings,
+        tmp_path,
     )
     metrics = validator.run(net, 1, None, metrics_log.MetricsLog(tmp_path, 0))
     assert metrics[METRIC] is None and metrics["num_images"] == 2
