@@ -76,7 +76,14 @@ def evaluate_checkpoint(checkpoint_path: str | pathlib.Path) -> None:
     if FLAGS.max_num_batches:
         batches = batches.take(FLAGS.max_num_batches)
         num_batches = min(num_batches, FLAGS.max_num_batches)
-    with records.explained_errors(*where):
+    with (
+        records.explained_errors(*where),
+        input_pipeline.explained_errors(
+            data.as_numpy_iterator,
+            net.params.num_classes,
+            f"split {split!r} cannot be evaluated on",
+        ),
+    ):
         metrics = evaluate.evaluate(
             net,
             batches,

@@ -65,17 +65,12 @@ def open_split(
 
 def train_on(split: str, settings: Config) -> None:
     """Trains on a split, or learns its first batch by heart."""
-    from ssd_tf import overfit, starts, strategies, train
+    from ssd_tf import starts, strategies, train
     from ssd_tf.validation import Validation
 
     strategy = strategies.choose_strategy()
+    settings = with_trunk(settings)
     read, num_samples = open_split(split, settings.class_names)
-    if FLAGS.trunk:
-        params = starts.with_trunk(settings.params, FLAGS.trunk)
-        settings = dataclasses.replace(settings, params=params)
-    if FLAGS.overfit_batch:
-        overfit.overfit(settings, read(None), num_samples)
-        return
     validation = None
     if name := FLAGS.validation_split_name:
         read_val, num_images = open_split(name, settings.class_names)
@@ -99,6 +94,30 @@ def train_on(split: str, settings: Config) -> None:
     )
 
 
+def with_trunk(settings: Config) -> Config:
+    """The net on the trunk that --trunk names."""
+    from ssd_tf import starts
+
+    if not FLAGS.trunk:
+        return settings
+    params = starts.with_trunk(settings.params, FLAGS.trunk)
+    return dataclasses.replace(settings, params=params)
+
+
+def overfit_on(split: str, settings: Config) -> None:
+    """Learns the first batch of a split by heart."""
+    from ssd_tf import overfit
+
+    if left_out := config_flags.left_out_by_overfitting(FLAGS):
+        command.say(
+            "--overfit_batch has its own recipe and starts from random "
+            f"weights; left out: {', '.join(f'--{x}' for x in left_out)}"
+        )
+    settings = with_trunk(settings)
+    read, num_samples = open_split(split, settings.class_names)
+    overfit.overfit(settings, read(None), num_samples)
+
+
 def main() -> None:
     """Reads the flags and trains; without any, the default run."""
     if len(sys.argv) == 1:
@@ -110,6 +129,7 @@ def main() -> None:
     command.require(FLAGS, "dataset_dir")
     if not FLAGS.overfit_batch:
         command.require(FLAGS, "train_dir")
+        config_flags.check_used(FLAGS)
     from ssd_tf.datasets import catalog
 
     settings = make_config(tuple(catalog.class_names(FLAGS.dataset_dir)))
@@ -120,7 +140,7 @@ def main() -> None:
     with records.explained_errors(
         FLAGS.dataset_dir, split, FLAGS.validation_split_name
     ):
-        train_on(split, settings)
+        (overfit_on if FLAGS.overfit_batch else train_on)(split, settings)
 
 
 def run() -> None:

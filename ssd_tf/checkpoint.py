@@ -4,20 +4,26 @@ A train_dir alone rebuilds the net: evaluation, detection, export and users
 start at `load_net`. Nothing here knows of data or of the loop.
 """
 
-import dataclasses
+import contextlib
 import os
 import pathlib
+import re
 import shutil
-from collections.abc import Container
-from typing import Any
+from collections.abc import Container, Iterator
 
 import tensorflow as tf
 
 from ssd_tf import averages, config
-from ssd_tf.command import UserError, say
+from ssd_tf.command import UserError
 from ssd_tf.nets.ssd import SSDNet
 
 PREFIX = "ckpt"
+# The files that TensorFlow makes of one, also while it does; those of
+# `validation` may be called `again`.
+_OF_CHECKPOINT = re.compile(
+    rf"(?P<name>{PREFIX}-(again-)?\d+)"
+    r"(_temp.*|\.(index|data-\d+-of-\d+)(\.tempstate\d+)?)"
+)
 # TensorFlow's name of the step that `manager` saves.
 _STEP = "step/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -113,86 +119,6 @@ def load_net(
     return net
 
 
-def check_same_net(
-    path: str | os.PathLike, before: config.Config, settings: config.Config
-) -> None:
-    """Refuses to go on with a run of another net.
-
-    Args:
-      path: the train_dir, for the message.
-      before: what the run was begun with.
-      settings: what it is to go on with; both with the params of built nets.
-
-    Raises:
-      UserError: other anchors, whitening, classes..., named with both values.
-    """
-    pairs = {
-        "class_names": (before.class_names, settings.class_names),
-        # The optimizer's state is that of the trained variables, which do not
-        # depend on the order.
-        "trainable_scopes": tuple(
-            tuple(sorted({*each.training.trainable_scopes}))
-            for each in (before, settings)
-        ),
-    }
-    for field in dataclasses.fields(settings.params):
-        pairs[field.name] = tuple(
-            getattr(each.params, field.name) for each in (before, settings)
-        )
-    for name, (old, new) in pairs.items():
-        if old != new:
-            raise UserError(
-                f"{path}: was trained with {name} {old}, not {new}; choose "
-                f"another --train_dir, and --checkpoint_path={path} to start "
-                "from its weights"
-            )
-
-
-def check_changes(
-    path: str | os.PathLike,
-    before: config.Config,
-    settings: config.Config,
-    confirmed: bool,
-) -> None:
-    """Lists what a run is to go on with otherwise than it was begun.
-
-    Args:
-      path: the train_dir, for the message.
-      before: what the run was begun with.
-      settings: what it is to go on with.
-      confirmed: whether it may.
-
-    Raises:
-      UserError: it may not.
-    """
-    old, new = (_flat(each.training) for each in (before, settings))
-    old["num_samples"] = before.num_samples
-    new["num_samples"] = settings.num_samples
-    changes = [
-        f"{name} {old[name]} -> {new[name]}"
-        for name in new
-        if old[name] != new[name]
-    ]
-    if not changes:
-        return
-    listed = ", ".join(changes)
-    if not confirmed:
-        raise UserError(
-            f"{path}: was begun with other settings: {listed}; go on with the "
-            "new ones by --confirm_changes, or choose another --train_dir"
-        )
-    say(f"{path}: goes on with other settings: {listed}")
-
-
-def _flat(settings: Any) -> dict[str, Any]:
-    """The fields of a dataclass and of those in it."""
-    fields = {}
-    for name, value in vars(settings).items():
-        nested = dataclasses.is_dataclass(value)
-        fields |= _flat(value) if nested else {name: value}
-    return fields
-
-
 def restore_weights(
     net: SSDNet, checkpoint: str | os.PathLike, use_average: bool = True
 ) -> None:
@@ -236,9 +162,8 @@ def restore_run(state: tf.train.Checkpoint, checkpoint: str) -> None:
         state.restore(checkpoint).expect_partial().assert_consumed()
     except (AssertionError, ValueError) as error:
         raise UserError(
-            f"{checkpoint}: saved with another net, --optimizer, --ema_decay "
-            "or --precision; choose another --train_dir, or the flags that it "
-            "was begun with"
+            f"{checkpoint}: its state is not that of the net and the optimizer "
+            "in config.json beside it; choose another --train_dir"
         ) from error
 
 
@@ -291,12 +216,36 @@ def remove_partial(train_dir: str | os.PathLike) -> None:
 
 
 def keep_only(folder: pathlib.Path, names: Container[str]) -> None:
-    """Removes all files of checkpoints but those of these names."""
+    """Removes all files of checkpoints but those of these names.
+
+    Files of other names, such as a user's copy of a checkpoint, stay.
+    """
     for path in folder.glob(f"{PREFIX}-*"):
+        found = _OF_CHECKPOINT.fullmatch(path.name)
+        if not found or found["name"] in names:
+            continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        elif path.name.split(".")[0] not in names:
+        else:
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explained_writes(train_dir: str | os.PathLike) -> Iterator[None]:
+    """Inside, what cannot be written is told in one line.
+
+    Raises:
+      UserError: instead.
+    """
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "message", None) or str(error)
+        raise UserError(
+            f"{train_dir}: cannot be written to: {reason}; nothing saved "
+            "before is lost: make room, and the same command goes on from "
+            "the last checkpoint"
+        ) from error
 
 
 def save_weights(net: SSDNet, train_dir: str | os.PathLike) -> None:

@@ -145,6 +145,7 @@ class Config:
     class_names: tuple[str, ...]  # without the background
     training: TrainParams = TrainParams()
     num_samples: int = 0  # images in a pass; 0 before any training
+    validation_split: str | None = None  # that the best checkpoint is best on
     # Variables that hold initial values, because nothing was imported into
     # them: such a net is a start for training and detects nothing.
     untrained: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ flag, it has the port's name.
 import dataclasses
 import math
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -203,7 +204,10 @@ def read(flag_values: flags.FlagValues, defaults: Settings) -> Settings:
 
 def _value(flag_values, field):
     """A field's value as its flag says it."""
-    value = flag_values[NAMES.get(field, field)].value
+    name = NAMES.get(field, field)
+    value = flag_values[name].value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--{name}={value}: expected a finite number")
     if not isinstance(value, list):
         return value
     return (_scopes if field.endswith("_scopes") else _numbers)(field, value)
@@ -213,6 +217,50 @@ def given(flag_values: flags.FlagValues, defaults: Settings) -> list[str]:
     """The flags of `define` that stand on the command line."""
     names = [NAMES.get(field, field) for field in HELP[type(defaults)]]
     return [name for name in names if flag_values[name].present]
+
+
+def check_used(flag_values: flags.FlagValues) -> None:
+    """Refuses flags of a training run that would do nothing.
+
+    Raises:
+      UserError: there is one.
+    """
+    if flag_values.validation_split_name:
+        return
+    for name in ("early_stopping_patience", "best_metric"):
+        if flag_values[name].present:
+            raise UserError(
+                f"--{name}: nothing is evaluated without "
+                "--validation_split_name"
+            )
+
+
+# What --overfit_batch heeds.
+_OF_OVERFITTING = {
+    "batch_size",
+    "dataset_dir",
+    "dataset_split_name",
+    "ignore_difficult",
+    "image_size",
+    "jit_compile",
+    "model_name",
+    "overfit_batch",
+    "precision",
+    "seed",
+    "trunk",
+    "unreadable_shards",
+    *HELP[LossParams],
+}
+
+
+def left_out_by_overfitting(flag_values: flags.FlagValues) -> list[str]:
+    """The flags on the command line that --overfit_batch does not heed."""
+    heeded = {NAMES.get(field, field) for field in _OF_OVERFITTING}
+    return [
+        name
+        for name in flag_values
+        if flag_values[name].present and name not in heeded
+    ]
 
 
 def _scopes(name, words):
@@ -227,8 +275,9 @@ def _scopes(name, words):
 
 # List flags of numbers: what they want.
 _NUMBERS = {
-    "decay_boundaries": "ascending numbers above 0",
+    "decay_boundaries": "ascending shares of all steps, above 0 and below 1",
     "crop_overlaps": "numbers from 0 to 1",
+    "crop_scale": "the least and the largest, above 0 and up to 1",
 }
 
 
@@ -239,11 +288,12 @@ def _numbers(name, words):
         numbers = (math.nan,)
     ascending = list(numbers) == sorted({*numbers})
     if name == "decay_boundaries":
-        fits = ascending and numbers and numbers[0] > 0
+        fits = ascending and numbers and 0 < numbers[0] <= numbers[-1] < 1
     elif name == "crop_overlaps":
         fits = numbers and all(0 <= number <= 1 for number in numbers)
     else:
-        fits = len(numbers) == 2 and 0 < numbers[0] <= numbers[1]
+        most = 1.0 if name == "crop_scale" else sys.float_info.max
+        fits = len(numbers) == 2 and 0 < numbers[0] <= numbers[1] <= most
     if not fits:
         wanted = _NUMBERS.get(name, "the least and the largest")
         raise UserError(

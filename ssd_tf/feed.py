@@ -2,15 +2,8 @@
 
 from typing import Any
 
-import tensorflow as tf
-
 from ssd_tf import input_pipeline
-from ssd_tf.command import UserError
 from ssd_tf.train_run import Run
-
-# What the input pipeline raises at a bad record, and where there are not as
-# many as the manifest says.
-_BAD_DATA = (tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError)
 
 
 class Feed:
@@ -24,6 +17,8 @@ class Feed:
         training = run.settings.training
 
         def batches(context):
+            self._worker = context.input_pipeline_id
+            self._workers = context.num_input_pipelines
             batches = input_pipeline.make_for_train(
                 read,
                 run.settings.num_samples,
@@ -48,14 +43,18 @@ class Feed:
         Raises:
           UserError: an image, box or label of it is bad.
         """
-        try:
+        with input_pipeline.explained_errors(
+            lambda: self._records_of(step),
+            self._settings.params.num_classes,
+            f"the data of step {step} cannot be trained on",
+        ):
             return next(self._iterator)
-        except _BAD_DATA as error:
-            raise self._explained(step, error) from error
 
     def source_ids(self, step: int) -> list[str]:
-        """The images of the global batch of a step."""
-        return [r["source_id"].decode() for r in self._records_of(step)]
+        """The images of a step's batch, or of this process's part of it."""
+        ids = [r["source_id"].decode() for r in self._records_of(step)]
+        part = len(ids) // self._workers
+        return ids[self._worker * part : (self._worker + 1) * part]
 
     def _records_of(self, step):
         training = self._settings.training
@@ -65,19 +64,6 @@ class Feed:
             training.batch_size,
             training.seed,
             step,
-        )
-
-    def _explained(self, step, error):
-        try:
-            reason = input_pipeline.explain_bad_record(
-                self._records_of(step), self._settings.params.num_classes
-            )
-        except _BAD_DATA as of_records:
-            error, reason = of_records, None
-        reason = reason or error.message.split("\n")[0]
-        return UserError(
-            f"the data of step {step} cannot be trained on: {reason}; mend or "
-            "remove it, convert again, and the same command goes on"
         )
 
 

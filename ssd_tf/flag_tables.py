@@ -52,9 +52,9 @@ HELP: dict[type, dict[str, str]] = {
         "max_number_of_steps": "Length of the training, in steps.",
         "optimizer": "The optimizer.",
         "momentum": "Of --optimizer=momentum.",
-        "opt_epsilon": "Of adadelta, adam and rmsprop.",
-        "adam_beta1": "Of adam.",
-        "adam_beta2": "Of adam.",
+        "opt_epsilon": "Of adadelta, adagrad, adam, adamw and rmsprop.",
+        "adam_beta1": "Of adam and adamw.",
+        "adam_beta2": "Of adam and adamw.",
         "rmsprop_decay": "Of rmsprop.",
         "rmsprop_momentum": "Of rmsprop.",
         "adadelta_rho": "Of adadelta.",
@@ -84,7 +84,8 @@ HELP: dict[type, dict[str, str]] = {
         "save_interval_steps": "Steps between two checkpoints.",
         "log_every_n_steps": "Steps between two log entries.",
         "max_to_keep": "Checkpoints kept, the latest.",
-        "eval_interval_steps": "Steps between two validations.",
+        "eval_interval_steps": "Steps between two validations, and pictures in "
+        "TensorBoard.",
         "best_metric": "By which the best checkpoint is kept apart.",
         "early_stopping_patience": (
             "Validations without a better one until training stops; 0: never."

@@ -8,6 +8,7 @@ what is left behind.
 import math
 import os
 import pathlib
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
@@ -17,23 +18,57 @@ from ssd_tf import files
 from ssd_tf.command import UserError
 
 _GRADIENT_NORM = "gradient_norm"
+# Below it the scaled gradients are smaller than the true ones.
+_MIN_LOSS_SCALE = 1.0
+# What NumPy raises at a file that is no such archive, or half of one.
+_UNREADABLE = (
+    EOFError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
 # So many images are named in the message; all of them are in the file.
 _MAX_NAMED = 8
 
 
-def all_finite(terms: Mapping[str, float], loss_scaling: bool = False) -> bool:
+def all_finite(terms: Mapping[str, float]) -> bool:
     """Whether all terms of a step are numbers.
+
+    With a `loss_scale`, as in mixed_float16, gradients overflow now and then,
+    and the optimizer leaves such a step out and halves the scale. That may go
+    on until nothing is left to halve; then it is the gradient itself.
 
     Args:
       terms: by name, as a step returns them.
-      loss_scaling: the gradients overflow now and then, as they do in
-        mixed_float16, and the optimizer leaves such a step out itself.
     """
+    scaled = terms.get("loss_scale", 0.0) >= _MIN_LOSS_SCALE
     return all(
         math.isfinite(value)
         for name, value in terms.items()
-        if not (loss_scaling and name == _GRADIENT_NORM)
+        if not (scaled and name == _GRADIENT_NORM)
     )
+
+
+def join(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The parts of a batch, of several devices, as one.
+
+    Args:
+      parts: `image`, `boxes`, `labels`, `ignored`; each has its own number of
+        boxes, padded by label 0.
+    """
+    most = max(part["labels"].shape[1] for part in parts)
+
+    def padded(key, values):
+        missing = 0 if key == "image" else most - values.shape[1]
+        width = [(0, 0), (0, missing)] + [(0, 0)] * (values.ndim - 2)
+        return np.pad(values, width)
+
+    return {
+        key: np.concatenate([padded(key, part[key]) for part in parts])
+        for key in parts[0]
+    }
 
 
 def stop(
@@ -42,6 +77,7 @@ def stop(
     batch: Mapping[str, np.ndarray],
     source_ids: Sequence[str],
     train_dir: str | os.PathLike,
+    worker: int | None = None,
 ) -> NoReturn:
     """Leaves the batch in the train_dir and stops the run.
 
@@ -49,19 +85,22 @@ def stop(
       terms: of the step, not `all_finite`.
       step: from 1.
       batch: `image`, `boxes`, `labels`, `ignored`, as they were trained on.
-      source_ids: of its images; of the global batch, where other processes
-        hold the rest of it.
+      source_ids: of its images.
       train_dir: gets `nonfinite_step_K.npz`.
+      worker: of several processes, each with a part of the batch; its file
+        is `nonfinite_step_K_worker_I.npz`.
 
     Raises:
       UserError: always.
     """
     bad = ", ".join(f"{k} {v}" for k, v in terms.items() if not np.isfinite(v))
     good = ", ".join(f"{k} {v:.4g}" for k, v in terms.items() if np.isfinite(v))
+    of_worker = "" if worker is None else f"_worker_{worker}"
+    path = pathlib.Path(train_dir) / f"nonfinite_step_{step}{of_worker}.npz"
     raise UserError(
         f"the loss is not finite at step {step}: {bad} ({good or 'all terms'})"
         f"; images {_named(source_ids)}; "
-        f"{_left_behind(step, batch, source_ids, pathlib.Path(train_dir))}; "
+        f"{_left_behind(path, batch, source_ids)}; "
         "nothing of the step is saved: lower --learning_rate or set "
         "--clip_gradient_norm"
     )
@@ -73,19 +112,18 @@ def _named(source_ids):
     return f"{named} and {more} more" if more > 0 else named
 
 
-def _left_behind(step, batch, source_ids, train_dir):
+def _left_behind(path, batch, source_ids):
     """Writes the batch and says what to do with it.
 
     A full disk may be no reason to hide what went wrong first.
     """
-    path = train_dir / f"nonfinite_step_{step}.npz"
     try:
         dump(path, batch, source_ids)
     except OSError as error:
         return f"{path} could not be written ({error.strerror})"
     return (
         f"look into the batch: python -m ssd_tf.replay "
-        f"--train_dir={train_dir} --batch={path}"
+        f"--train_dir={path.parent} --batch={path}"
     )
 
 
@@ -99,9 +137,6 @@ def dump(
     Raises:
       OSError: it cannot be written.
     """
-    rows = len(batch["image"])
-    if len(source_ids) != rows:
-        source_ids = [f"image {row} of this process" for row in range(rows)]
     with files.replace_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **batch, source_id=np.array(source_ids, np.str_))
 
@@ -114,11 +149,12 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     keys = {"image", "boxes", "labels", "ignored", "source_id"}
     try:
-        with np.load(path) as arrays:
+        # NumPy leaves a file open that it cannot read.
+        with open(path, "rb") as file, np.load(file) as arrays:
             return {key: arrays[key] for key in keys}
     except FileNotFoundError:
         reason = "not found"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         reason = f"not such a file ({' '.join(str(error).split())})"
     raise UserError(
         f"{path}: {reason}; --batch wants a nonfinite_step_K.npz that a "

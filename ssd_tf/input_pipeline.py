@@ -5,12 +5,15 @@ source_id) and knows neither where they come from nor what the network does
 with a batch.
 """
 
-from collections.abc import Callable
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
 
 from ssd_tf import augment
+from ssd_tf.command import UserError
 from ssd_tf.config import SSDParams
 from ssd_tf.preprocessing import decode, resize, whiten
 from ssd_tf.recipe import AUGMENTATIONS, AugmentParams
@@ -22,6 +25,8 @@ Example = dict[str, Any]
 # that the seed decides.
 Reader = Callable[[tf.Tensor], tf.data.Dataset]
 SHUFFLE_BUFFER = 2048
+# What a bad record raises, and fewer of them than the manifest says.
+_BAD_DATA = (tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError)
 # Few, since the encoder is compiled for each: 8, 16, 24, 32, 48, 64, 96...
 BOX_COUNTS = (8,) + tuple(
     size << doublings for doublings in range(3, 28) for size in (2, 3)
@@ -66,7 +71,7 @@ def make_for_train(
     Raises:
       tf.errors.InvalidArgumentError: from the iterator, at an image that
         cannot be decoded, a box that is no number or a label without a class;
-        `explain_bad_record` names it.
+        `explained_errors` names it.
       tf.errors.FailedPreconditionError: there are not `num_samples` records.
     """
 
@@ -173,26 +178,56 @@ def records_of_step(
     return [record for _, record in passes.as_numpy_iterator()]
 
 
-def explain_bad_record(
-    batch_records: list[Example], num_classes: int
-) -> str | None:
-    """What is wrong with the first bad record of a batch, with its source_id.
+@contextlib.contextmanager
+def explained_errors(
+    read: Callable[[], Iterable[Example]], num_classes: int, what: str
+) -> Iterator[None]:
+    """Inside, an error at a bad record becomes one line that names its image.
 
     Args:
-      batch_records: from `records_of_step`.
+      read: reads the records once more, as NumPy arrays.
       num_classes: with the background.
+      what: they are, for the message.
 
-    Returns:
-      None where nothing is wrong with any.
+    Raises:
+      UserError: an image cannot be decoded, a box is no number, a label has
+        no class, or there are fewer records than their manifest says.
     """
-    for record in batch_records:
+    try:
+        yield
+    except _BAD_DATA as error:
+        reason = _reason(error, read, num_classes)
+        raise UserError(
+            f"{what}: {reason}; mend or remove it, convert again, and the "
+            "same command goes on"
+        ) from error
+
+
+def _reason(error, read, num_classes):
+    """What is wrong with the first bad record, or else TensorFlow's words."""
+    try:
+        fault = _first_fault(read(), num_classes)
+    except _BAD_DATA as of_reading:
+        fault, error = None, of_reading
+    return fault or _without_op(error.message.split("\n")[0])
+
+
+def _first_fault(records, num_classes):
+    """What is wrong with the first bad record; None if nothing is."""
+    for record in records:
         try:
             _check(record, num_classes)
             decode(record["image"])
         except tf.errors.InvalidArgumentError as error:
             reason = error.message.split("\n")[-1].strip("[]b' ")
-            return f"image {record['source_id'].decode()}: {reason}"
+            name = record["source_id"].decode(errors="replace")
+            return f"image {name}: {_without_op(reason)}"
     return None
+
+
+def _without_op(message):
+    """An error's message without the names of TensorFlow's operations."""
+    return re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:\w*\]?", "", message)
 
 
 def make_for_eval(

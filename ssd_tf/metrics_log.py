@@ -1,6 +1,7 @@
 """What a run says of its steps: metrics.jsonl and TensorBoard."""
 
 import json
+import math
 import os
 import pathlib
 from typing import Any
@@ -27,9 +28,13 @@ class MetricsLog:
         self._writers = {}
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Appends the values of a step of training."""
-        self._append({"step": step, **values})
-        self._summarise("train", step, values)
+        """Appends the values of a step of training.
+
+        A gradient that has overflown in mixed_float16 is no number: null.
+        """
+        finite = {k: v for k, v in values.items() if math.isfinite(v)}
+        self._append({"step": step, **dict.fromkeys(values), **finite})
+        self._summarise("train", step, finite)
 
     def write_evaluation(
         self, step: int, values: dict[str, float | str | None]
@@ -59,7 +64,7 @@ class MetricsLog:
 
     def _append(self, entry):
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(json.dumps(entry, allow_nan=False) + "\n")
 
     def _writer(self, folder):
         """TensorBoard shows each folder of a train_dir as a run."""

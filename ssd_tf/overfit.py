@@ -6,6 +6,7 @@ varies nothing. Whoever cannot learn one batch by heart learns no data set.
 """
 
 import dataclasses
+import math
 import time
 
 import keras
@@ -127,6 +128,11 @@ def _learn(net, settings, records, max_steps) -> Verdict:
     with command.progress("overfitting", max_steps) as advance:
         for step in range(1, max_steps + 1):
             loss = float(take_step(batch)["loss"])
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"the loss of the batch is {loss} at step {step}; try "
+                    "--precision=float32 or another --seed"
+                )
             first_loss = loss if first_loss is None else first_loss
             # Evaluations of a net that cannot pass yet would only cost time.
             if step == max_steps or (
@@ -158,7 +164,12 @@ def _make_step(net, training, records):
         training.ignore_difficult,
         training.seed,
     )
-    batch = next(iter(batches))
+    with input_pipeline.explained_errors(
+        records.as_numpy_iterator,
+        net.params.num_classes,
+        "the first batch cannot be trained on",
+    ):
+        batch = next(iter(batches))
     del batch["source_id"]  # no string belongs on a device
     if not tf.reduce_any((batch["labels"] > 0) & ~batch["ignored"]):
         raise UserError(

@@ -18,9 +18,9 @@ import tensorflow as tf
 
 from ssd_tf import (
     averages,
+    changes,
     checkpoint,
     config,
-    curves,
     input_pipeline,
     metrics_log,
     optimizers,
@@ -79,9 +79,14 @@ def train(
     _check_batch_size(training, strategy.num_replicas_in_sync)
     keras.utils.set_random_seed(training.seed)
     train_dir = pathlib.Path(train_dir)
-    settings = dataclasses.replace(settings, num_samples=num_samples)
+    settings = dataclasses.replace(
+        settings,
+        num_samples=num_samples,
+        validation_split=validation.split if validation else None,
+    )
     chief = strategies.is_chief(strategy)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(strategies.explained_end(strategy))
         if chief:
             stack.enter_context(run_lock.hold(train_dir))
         save_dir = stack.enter_context(_save_dir(train_dir, strategy, chief))
@@ -93,16 +98,20 @@ def train(
         validator = None
         if validation and chief:
             validator = Validator(validation, run.settings, train_dir)
+        if chief:
+            # Nothing can be refused any more.
+            checkpoint.remove_partial(train_dir)
+            config.save(run.settings, train_dir)
+            stack.callback(_draw_curves, train_dir)
         train_loop.loop(run, feed, validator)
-    if chief:
-        _draw_curves(train_dir)
     if run.average:
         run.average.copy_to_model()
     return run.net
 
 
 def _draw_curves(train_dir: pathlib.Path) -> None:
-    if metrics_log.read(train_dir) and curves.draw(train_dir) is None:
+    logged = metrics_log.read(train_dir)
+    if logged and train_loop.draw_curves(train_dir) is None:
         say("no curves.png without matplotlib: pip install ssd-tf[report]")
 
 
@@ -141,9 +150,6 @@ def _prepare(
         checkpoint.restore_run(manager.checkpoint, latest)
         if chief:
             say(f"going on from step {int(step)} of {train_dir}")
-    if chief:
-        checkpoint.remove_partial(train_dir)
-        config.save(settings, train_dir)
     return Run(
         settings=settings,
         train_dir=train_dir,
@@ -174,8 +180,8 @@ def _begin(
     report = None
     if begun_dir:
         before = checkpoint.load_run_config(begun_dir)
-        checkpoint.check_same_net(begun_dir, before, settings)
-        checkpoint.check_changes(begun_dir, before, settings, confirm_changes)
+        changes.check_same_state(begun_dir, before, settings)
+        changes.check_changes(begun_dir, before, settings, confirm_changes)
     elif start:
         report = transfer.apply(net, start)
     scopes.freeze_others(net, settings.training.trainable_scopes)

@@ -4,13 +4,10 @@ Everything that may go wrong in a step is told here with the step, the images
 and what to do; knows no flags otherwise.
 """
 
-import contextlib
 import math
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from ssd_tf import (
@@ -52,19 +49,17 @@ class _Checks:
 
     def _check(self, step, batch, terms):
         values = {name: float(term) for name, term in terms.items()}
-        scaled = "loss_scale" in values
-        if not guards.all_finite(values, scaled):
+        if not guards.all_finite(values):
             parts = self._run.strategy.experimental_local_results(batch)
-            arrays = {
-                key: np.concatenate([part[key].numpy() for part in parts])
-                for key in parts[0]
-            }
             guards.stop(
                 values,
                 step,
-                arrays,
+                guards.join(
+                    [{k: v.numpy() for k, v in x.items()} for x in parts]
+                ),
                 self._feed.source_ids(step),
                 self._run.train_dir,
+                strategies.worker_of(self._run.strategy),
             )
         return values
 
@@ -109,11 +104,15 @@ def loop(run: Run, feed: Feed, validator: Validator | None = None) -> None:
                 text = in_short(values)
                 _log(run, log, number, values)
                 advised = advised or _advise(values["data_wait"])
-            if validates and not stopped:
-                ended = _validate(run, validator, log, number, batch)
-                enough = any_of([ended])[0]
-            if saves or enough:
+            if saves:
                 _save(run, number)
+            if validates and not stopped:
+                _show(run, log, number, batch)
+                enough = any_of([_validate(run, validator, log, number)])[0]
+            if enough and not saves:
+                _save(run, number)
+            if saves or validates:
+                wait.begin()
             advance(units=training.batch_size, text=text)
             if stopped:
                 raise Stopped(requests.received, number, run.train_dir)
@@ -145,31 +144,38 @@ def _catch_up(
 
 
 def _validate(
-    run: Run,
-    validator: Validator | None,
-    log: MetricsLog | None,
-    step: int,
-    batch: Any = None,
+    run: Run, validator: Validator | None, log: MetricsLog | None, step: int
 ) -> bool:
     """Evaluates the weights of a step; whether training should stop."""
     if validator is None:
         return False
-    with _disk(run.train_dir):
-        validator.run(run.net, step, run.average, log)
-        if batch is not None:
-            log.write_pictures(step, "batch", _pictures(run, batch))
-        curves.draw(run.train_dir)
+    validator.run(run.net, step, run.average, log)
+    draw_curves(run.train_dir)
     return validator.should_stop()
 
 
-def _pictures(run: Run, batch: Any) -> np.ndarray:
+def _show(run: Run, log: MetricsLog | None, step: int, batch: Any) -> None:
     """What the batch teaches; of several devices the first one's part."""
-    return train_pictures.pictures(
+    if log is None:
+        return
+    pictures = train_pictures.pictures(
         run.net,
         run.strategy.experimental_local_results(batch)[0],
         run.settings.training.loss,
         run.settings.class_names,
     )
+    with checkpoint.explained_writes(run.train_dir):
+        log.write_pictures(step, "batch", pictures)
+
+
+def draw_curves(train_dir: pathlib.Path) -> pathlib.Path | None:
+    """Draws what has been logged; None without matplotlib.
+
+    Raises:
+      UserError: there is no room.
+    """
+    with checkpoint.explained_writes(train_dir):
+        return curves.draw(train_dir)
 
 
 def _log(
@@ -177,7 +183,7 @@ def _log(
 ) -> None:
     if log:
         rate = optimizers.current_rate(run.optimizer)
-        with _disk(run.train_dir):
+        with checkpoint.explained_writes(run.train_dir):
             log.write(step, {**values, "learning_rate": rate})
 
 
@@ -189,19 +195,5 @@ def _save(run: Run, step: int) -> None:
             f"the weights are not finite after step {step}, and were not "
             "saved; lower --learning_rate"
         )
-    with _disk(run.train_dir):
+    with checkpoint.explained_writes(run.train_dir):
         checkpoint.save_run(run.manager, step)
-
-
-@contextlib.contextmanager
-def _disk(train_dir: pathlib.Path) -> Iterator[None]:
-    """What cannot be written is told in one line; what was saved is kept."""
-    try:
-        yield
-    except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "message", None) or str(error)
-        raise UserError(
-            f"{train_dir}: cannot be written to: {reason}; nothing saved "
-            "before is lost: make room, and the same command goes on from "
-            "the last checkpoint"
-        ) from error

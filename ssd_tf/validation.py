@@ -70,6 +70,7 @@ class Validator:
                 f"split {validation.split!r}: no image to evaluate on; choose "
                 "another --validation_split_name"
             )
+        self._validation = validation
         self._split = validation.split
         self._settings = settings
         self._train_dir = pathlib.Path(train_dir)
@@ -104,23 +105,38 @@ class Validator:
         self._detect = self._detect or evaluate.make_detect(net)
         metric = self._settings.training.best_metric
         with average.swapped_in() if average else contextlib.nullcontext():
-            metrics = evaluate.evaluate(
+            metrics = self._evaluate(net)
+            before = [x for x in self.history() if x[0] < step]
+            source = {"step": step, "split": self._split}
+            if is_best(before, metrics[metric]):
+                with checkpoint.explained_writes(self._train_dir):
+                    save_best(
+                        net,
+                        self._settings,
+                        self._train_dir,
+                        {**metrics, **source},
+                    )
+        with checkpoint.explained_writes(self._train_dir):
+            log.write_evaluation(
+                step, {"split": self._split, **_scalars(metrics)}
+            )
+        value = metrics[metric]
+        command.say(in_short(before, step, self._split, metric, value))
+        return metrics
+
+    def _evaluate(self, net):
+        with input_pipeline.explained_errors(
+            self._validation.records.as_numpy_iterator,
+            self._settings.params.num_classes,
+            f"split {self._split!r} cannot be evaluated on",
+        ):
+            return evaluate.evaluate(
                 net,
                 self._batches,
                 self._settings.class_names,
                 detect=self._detect,
                 quiet=True,
             )
-            before = [x for x in self.history() if x[0] < step]
-            if is_best(before, metrics[metric]):
-                source = {"step": step, "split": self._split}
-                save_best(
-                    net, self._settings, self._train_dir, {**metrics, **source}
-                )
-        log.write_evaluation(step, {"split": self._split, **_scalars(metrics)})
-        value = metrics[metric]
-        command.say(in_short(before, step, self._split, metric, value))
-        return metrics
 
     def history(self) -> History:
         """The evaluations of the run so far, by the metric that decides."""

@@ -20,10 +20,11 @@ class WaitingTime:
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         """`clock`: seconds."""
         self._clock = clock
-        self._begin()
+        self.begin()
         self._first = True
 
-    def _begin(self):
+    def begin(self) -> None:
+        """A window begins: what came before it is not the loop's."""
         self._started = self._clock()
         self._waited = 0.0
 
@@ -42,7 +43,7 @@ class WaitingTime:
         took = self._clock() - self._started
         share = self._waited / took if took > 0 and not self._first else 0.0
         self._first = False
-        self._begin()
+        self.begin()
         return share
 
 

@@ -118,7 +118,7 @@ def test_network_alone_leaves_out_what_is_ssds():
     images = benchmark_inputs.images(net, 1)
     head = net.model.get_layer("extra1_box.conv_loc.pointwise")
     bias = head.bias.numpy()
-    benchmark_stages._network_step(net, optimizer)(images)
+    benchmark_stages._network_step(net, optimizer, False)(images)
     (_, height, width, _) = head.output.shape
     # Of a bias the sum's gradient is the number of places.
     np.testing.assert_allclose(head.bias, bias - height * width, rtol=1e-6)

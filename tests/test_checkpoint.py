@@ -1,12 +1,14 @@
 """A train_dir alone gives the net back."""
 
 import dataclasses
+import errno
+import os
 import shutil
 
 import numpy as np
 import pytest
 
-from ssd_tf import checkpoint, config, presets
+from ssd_tf import changes, checkpoint, config, files, presets
 from ssd_tf.command import UserError
 from ssd_tf.nets.ssd import SSDNet
 
@@ -63,18 +65,18 @@ def test_config_names_what_it_does_not_know(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    "changed",
     [
         {"anchor_sizes": presets.SSD_300_MOBILENET_V2.anchor_sizes[:5]},
         {"image_scale": (1.0, 1.0, 1.0)},
     ],
-    ids=lambda changes: next(iter(changes)),
+    ids=lambda changed: next(iter(changed)),
 )
-def test_weights_that_only_fit_by_their_shapes_are_refused(trained, changes):
-    params = dataclasses.replace(trained.settings.params, **changes)
+def test_weights_that_only_fit_by_their_shapes_are_refused(trained, changed):
+    params = dataclasses.replace(trained.settings.params, **changed)
     other = dataclasses.replace(trained.settings, params=params)
-    with pytest.raises(UserError, match=f"trained with {next(iter(changes))}"):
-        checkpoint.check_same_net("run", trained.settings, other)
+    with pytest.raises(UserError, match=f"trained with {next(iter(changed))}"):
+        changes.check_same_state("run", trained.settings, other)
 
 
 def test_the_order_of_trained_parts_does_not_matter(trained):
@@ -85,11 +87,11 @@ def test_the_order_of_trained_parts_does_not_matter(trained):
         return dataclasses.replace(trained.settings, training=training)
 
     before = with_scopes("extra1", "stride8_box")
-    checkpoint.check_same_net(
+    changes.check_same_state(
         "run", before, with_scopes("stride8_box", "extra1", "extra1")
     )
     with pytest.raises(UserError, match=r"\('extra1', 'stride8_box'\), not"):
-        checkpoint.check_same_net("run", before, with_scopes("extra1"))
+        changes.check_same_state("run", before, with_scopes("extra1"))
 
 
 def test_weights_alone_are_no_run_that_could_go_on(trained, tmp_path):
@@ -123,3 +125,30 @@ def test_a_part_of_a_net_detects_nothing_before_it_is_trained(
         trained.net.model.weights, net.model.weights, strict=True
     ):
         np.testing.assert_array_equal(old, new)
+
+
+def test_only_remains_of_saves_are_removed(tmp_path):
+    whole = ["ckpt-4.index", "ckpt-4.data-00000-of-00001"]
+    remains = [
+        "ckpt-8.data-00000-of-00001",
+        "ckpt-8.index.tempstate17",
+        "ckpt-again-8.data-00000-of-00001",
+    ]
+    of_the_user = ["ckpt-1.zip", "ckpt-backup.index.txt", "notes"]
+    for name in (*whole, *remains, *of_the_user):
+        (tmp_path / name).touch()
+    for folder in ("ckpt-8_temp", "ckpt-backup"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "part-00000-of-00001").touch()
+    checkpoint.remove_partial(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {*whole, *of_the_user, "ckpt-backup"}
+    assert list((tmp_path / "ckpt-backup").iterdir())
+
+
+def test_a_full_disk_is_told_with_the_files_name(tmp_path):
+    with pytest.raises(OSError) as caught:
+        with files.replace_file(tmp_path / "x.json"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(tmp_path / "x.json")
+    assert not list(tmp_path.iterdir())

@@ -55,6 +55,12 @@ def test_help_shows_every_flag_with_its_default(words):
                 "--log_every_n_steps=0",
                 "--momentum=1.5",
                 "--decay_boundaries=.9,.5",
+                "--decay_boundaries=80000,100000",
+                "--learning_rate=nan",
+                "--max_expand_ratio=inf",
+                "--crop_scale=2,5",
+                "--contrast_range=1,inf",
+                "--early_stopping_patience=3",
                 "--seed=-1",
             )
         ),

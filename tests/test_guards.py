@@ -18,17 +18,20 @@ BATCH = {
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("term", list(GOOD))
 def test_every_term_counts(term, bad):
-    assert guards.all_finite(GOOD) and guards.all_finite(GOOD, True)
+    assert guards.all_finite(GOOD)
     terms = {**GOOD, term: float(bad)}
     assert not guards.all_finite(terms)
     # Scaled gradients overflow, which the optimizer knows how to handle.
-    assert guards.all_finite(terms, True) == (term == "gradient_norm")
+    scaled = {**terms, "loss_scale": 1.0}
+    assert guards.all_finite(scaled) == (term == "gradient_norm")
+    # As long as there is something left to halve.
+    assert not guards.all_finite({**terms, "loss_scale": 0.5})
 
 
-def stop(train_dir, source_ids, terms=None):
+def stop(train_dir, source_ids, terms=None, worker=None):
     terms = terms or {**GOOD, "localization": np.nan, "loss": np.nan}
     with pytest.raises(UserError) as caught:
-        guards.stop(terms, 7, BATCH, source_ids, train_dir)
+        guards.stop(terms, 7, BATCH, source_ids, train_dir, worker)
     return str(caught.value)
 
 
@@ -62,10 +65,32 @@ def test_the_batch_is_left_behind(tmp_path):
         assert found[key].dtype == value.dtype
 
 
-def test_a_part_of_a_batch_does_not_know_which(tmp_path):
-    stop(tmp_path, ["a", "b", "c", "d"])
-    found = guards.load(tmp_path / "nonfinite_step_7.npz")["source_id"]
-    assert list(found) == [f"image {row} of this process" for row in (0, 1)]
+def test_every_worker_leaves_its_part(tmp_path):
+    for worker in (0, 1):
+        message = stop(tmp_path, ["a", "b"], worker=worker)
+        path = tmp_path / f"nonfinite_step_7_worker_{worker}.npz"
+        assert f"--batch={path}" in message
+        assert list(guards.load(path)["source_id"]) == ["a", "b"]
+
+
+def test_parts_with_unlike_numbers_of_boxes_are_joined():
+    def part(number, start):
+        values = np.arange(start, start + 2 * number)
+        return {
+            "image": np.full((2, 3, 3, 3), start),
+            "boxes": np.stack([values] * 4, -1).reshape(2, number, 4),
+            "labels": values.reshape(2, number),
+            "ignored": np.ones((2, number), bool),
+        }
+
+    parts = [part(1, 10), part(3, 20)]
+    whole = guards.join(parts)
+    np.testing.assert_array_equal(whole["image"][:, 0, 0, 0], [10, 10, 20, 20])
+    np.testing.assert_array_equal(
+        whole["labels"], [[10, 0, 0], [11, 0, 0], [20, 21, 22], [23, 24, 25]]
+    )
+    np.testing.assert_array_equal(whole["boxes"][..., 3], whole["labels"])
+    np.testing.assert_array_equal(whole["ignored"], whole["labels"] > 0)
 
 
 def test_what_cannot_be_written_does_not_hide_the_reason(tmp_path):
@@ -88,3 +113,7 @@ def test_other_files_are_refused(tmp_path):
     np.save(tmp_path / "x.npy", BATCH["image"])
     with pytest.raises(UserError, match="x.npy: not such a file"):
         guards.load(tmp_path / "x.npy")
+    np.savez(path, **BATCH, source_id=["a", "b"])
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="x.npz: not such a file"):
+        guards.load(path)

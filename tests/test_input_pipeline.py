@@ -9,6 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_tf import input_pipeline, preprocessing
+from ssd_tf.command import UserError
 from ssd_tf.presets import SSD_128_MOBILENET_V2, SSD_300_VGG
 from ssd_tf.recipe import AUGMENTATIONS
 
@@ -308,15 +309,27 @@ def test_a_bad_record_stops_and_is_named(records, change, reason):
     source = dataset(made)
     with pytest.raises(tf.errors.InvalidArgumentError):
         train_batches(source, 2, batch_size=3)
-    found = [
-        input_pipeline.explain_bad_record(
-            input_pipeline.records_of_step(lambda seed: source, 6, 3, 0, step),
+    with pytest.raises(UserError) as told:
+        with input_pipeline.explained_errors(
+            lambda: input_pipeline.records_of_step(
+                lambda seed: source, 6, 6, 0, 1
+            ),
             PARAMS.num_classes,
-        )
-        for step in (1, 2)
-    ]
-    (told,) = filter(None, found)
-    assert told.startswith("image image 77: ") and reason in told
+            "bad data",
+        ):
+            train_batches(source, 2, batch_size=3)
+    message = str(told.value)
+    assert message.startswith("bad data: image image 77: ")
+    assert reason in message and "{{" not in message and "[Op" not in message
+
+
+def test_bad_data_whose_records_are_good_say_what_tensorflow_says(records):
+    error = tf.errors.FailedPreconditionError(None, None, "{{node x}} too few")
+    with pytest.raises(UserError, match="^bad data: too few; mend"):
+        with input_pipeline.explained_errors(
+            lambda: [], PARAMS.num_classes, "bad data"
+        ):
+            raise error
 
 
 def test_an_epoch_sees_every_image_once(records):

@@ -164,23 +164,6 @@ def test_a_net_that_cannot_be_built_is_refused(
     assert "choose another --image_size" in str(error.value)
 
 
-def test_another_optimizer_is_refused_when_going_on(trained):
-    training = dataclasses.replace(trained.settings.training, optimizer="adam")
-    other = dataclasses.replace(trained.settings, training=training)
-    with pytest.raises(UserError, match="optimizer momentum -> adam; "):
-        train.train(other, trained.train_dir, trained.reader(), 48)
-    # Its state is none of Adam's, whoever confirms.
-    with pytest.raises(UserError, match="ckpt-4: .*--optimizer"):
-        train.train(
-            other,
-            trained.train_dir,
-            trained.reader(),
-            48,
-            confirm_changes=True,
-        )
-    assert config.load(trained.train_dir).training == trained.settings.training
-
-
 def test_a_loss_that_is_not_finite_stops_the_run_unsaved(shapes_data, tmp_path):
     names = catalog.class_names(shapes_data)
     settings = train_process.settings("mobilenet", names, 8)
@@ -223,6 +206,14 @@ def test_lines_after_the_restored_step_are_dropped(tmp_path):
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n' + (
         '{"step": 3, "loss": 0.5}\n'
     )
+
+
+def test_what_is_no_number_is_null_in_the_log(tmp_path):
+    log = metrics_log.MetricsLog(tmp_path, 0)
+    log.write(1, {"loss": 2.0, "gradient_norm": math.inf, "loss_scale": 4.0})
+    assert metrics_log.read(tmp_path) == [
+        {"step": 1, "loss": 2.0, "gradient_norm": None, "loss_scale": 4.0}
+    ]
 
 
 def test_adam_moves_as_far_as_it_should():

@@ -63,6 +63,7 @@ NETS = {
     "mobilenet": mobilenet,
     "dropout": with_dropout,
     "validated": mobilenet,
+    "long": mobilenet,
 }
 # Nets that are evaluated on the way, and what their recipe has beside what all
 # have; `dropout` for all the state there is.
@@ -73,6 +74,13 @@ RECIPES = {
         "eval_interval_steps": 6,
     },
     "validated": {"ema_decay": 0.9, "eval_interval_steps": 2},
+    # With all that a run does beside its steps, but not at every step.
+    "long": {
+        "ema_decay": 0.9,
+        "eval_interval_steps": 100,
+        "save_interval_steps": 100,
+        "log_every_n_steps": 10,
+    },
 }
 
 
@@ -84,9 +92,8 @@ def settings(net: str, class_names: list[str], steps: int) -> config.Config:
         # Low: every step multiplies the rounding in which replicas differ.
         learning_rate=2e-4,
         warmup_steps=20,
-        log_every_n_steps=1,
-        save_interval_steps=4,
-        **RECIPES.get(net, {}),
+        **{"log_every_n_steps": 1, "save_interval_steps": 4}
+        | RECIPES.get(net, {}),
     )
     params = NETS[net](len(class_names) + 1)
     return config.Config(params, tuple(class_names), training)
