@@ -21,8 +21,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from ssd_tf import command, config_flags
-from ssd_tf.command import UserError
+from ssd_tf import command, config_flags, unused_flags
 from ssd_tf.config import Config, StartParams
 from ssd_tf.recipe import LossParams, TrainParams
 
@@ -36,40 +35,23 @@ config_flags.define(FLAGS, LossParams())
 config_flags.define_augmentation(FLAGS)
 
 
-def make_config(class_names: tuple[str, ...]) -> Config:
-    """What the flags say of a data set's classes."""
-    params = dataclasses.replace(
-        config_flags.read_net(FLAGS), num_classes=len(class_names) + 1
-    )
-    parts = TrainParams(
-        loss=config_flags.read(FLAGS, LossParams()),
-        augmentation=config_flags.read_augmentation(FLAGS),
-    )
-    training = config_flags.read(FLAGS, parts)
-    return Config(params, class_names, training)
-
-
 def open_split(
     split: str, class_names: tuple[str, ...]
 ) -> tuple[Callable, int]:
     """The reader of a split that has been checked, and how many images."""
-    from ssd_tf.datasets import record_check, records
+    from ssd_tf.datasets import record_check
 
-    where, policy = (FLAGS.dataset_dir, split), FLAGS.unreadable_shards
-    num_samples = records.count(*where, policy)
-    if not num_samples:
-        raise UserError(f"{FLAGS.dataset_dir}: no image in split {split!r}")
-    record_check.check_annotations(*where, len(class_names), policy)
-    return records.reader(*where, policy), num_samples
+    return record_check.open_split(
+        FLAGS.dataset_dir, split, len(class_names), FLAGS.unreadable_shards
+    )
 
 
 def train_on(split: str, settings: Config) -> None:
-    """Trains on a split, or learns its first batch by heart."""
+    """Trains on a split."""
     from ssd_tf import starts, strategies, train
     from ssd_tf.validation import Validation
 
     strategy = strategies.choose_strategy()
-    settings = with_trunk(settings)
     read, num_samples = open_split(split, settings.class_names)
     validation = None
     if name := FLAGS.validation_split_name:
@@ -94,26 +76,10 @@ def train_on(split: str, settings: Config) -> None:
     )
 
 
-def with_trunk(settings: Config) -> Config:
-    """The net on the trunk that --trunk names."""
-    from ssd_tf import starts
-
-    if not FLAGS.trunk:
-        return settings
-    params = starts.with_trunk(settings.params, FLAGS.trunk)
-    return dataclasses.replace(settings, params=params)
-
-
 def overfit_on(split: str, settings: Config) -> None:
     """Learns the first batch of a split by heart."""
     from ssd_tf import overfit
 
-    if left_out := config_flags.left_out_by_overfitting(FLAGS):
-        command.say(
-            "--overfit_batch has its own recipe and starts from random "
-            f"weights; left out: {', '.join(f'--{x}' for x in left_out)}"
-        )
-    settings = with_trunk(settings)
     read, num_samples = open_split(split, settings.class_names)
     overfit.overfit(settings, read(None), num_samples)
 
@@ -129,13 +95,20 @@ def main() -> None:
     command.require(FLAGS, "dataset_dir")
     if not FLAGS.overfit_batch:
         command.require(FLAGS, "train_dir")
-        config_flags.check_used(FLAGS)
+        unused_flags.check_used(FLAGS)
     from ssd_tf.datasets import catalog
 
-    settings = make_config(tuple(catalog.class_names(FLAGS.dataset_dir)))
+    for line in unused_flags.remarks(FLAGS):
+        command.say(line)
+    names = tuple(catalog.class_names(FLAGS.dataset_dir))
+    settings = config_flags.read_config(FLAGS, names)
     command.load_tensorflow()
+    from ssd_tf import starts
     from ssd_tf.datasets import records
 
+    if FLAGS.trunk:
+        params = starts.with_trunk(settings.params, FLAGS.trunk)
+        settings = dataclasses.replace(settings, params=params)
     split = FLAGS.dataset_split_name
     with records.explained_errors(
         FLAGS.dataset_dir, split, FLAGS.validation_split_name

@@ -6,6 +6,7 @@ nothing is counted. Our own conversion has checked all of that, see
 """
 
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,6 +16,28 @@ from ssd_tf.datasets import catalog, records
 # So many images are named of each kind of useless box.
 _MAX_NAMED = 3
 NO_NUMBER = "not a number"
+
+
+def open_split(
+    dataset_dir: str | pathlib.Path,
+    split: str,
+    num_names: int,
+    unreadable_shards: str = "fatal",
+) -> tuple[Callable, int]:
+    """The `records.reader` of a split to train on, and its number of images.
+
+    Args:
+      dataset_dir, split, unreadable_shards: see `records.reader`.
+      num_names: classes without the background.
+
+    Raises:
+      UserError: there is no image, or what `check_annotations` refuses.
+    """
+    num_images = records.count(dataset_dir, split, unreadable_shards)
+    if not num_images:
+        raise UserError(f"{dataset_dir}: no image in split {split!r}")
+    check_annotations(dataset_dir, split, num_names, unreadable_shards)
+    return records.reader(dataset_dir, split, unreadable_shards), num_images
 
 
 def check_annotations(

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from absl import flags
 
 from ssd_tf.command import UserError
-from ssd_tf.config import DetectionParams, SSDParams, StartParams
+from ssd_tf.config import Config, DetectionParams, SSDParams, StartParams
 from ssd_tf.flag_tables import BOUNDS, HELP, NAMES
 from ssd_tf.presets import PRESETS, resized
 from ssd_tf.recipe import (
@@ -202,6 +202,24 @@ def read(flag_values: flags.FlagValues, defaults: Settings) -> Settings:
     return dataclasses.replace(defaults, **values)
 
 
+def read_config(
+    flag_values: flags.FlagValues, class_names: tuple[str, ...]
+) -> Config:
+    """What the flags of a training run say of a data set's classes.
+
+    Raises:
+      UserError: a value that is none.
+    """
+    params = dataclasses.replace(
+        read_net(flag_values), num_classes=len(class_names) + 1
+    )
+    parts = TrainParams(
+        loss=read(flag_values, LossParams()),
+        augmentation=read_augmentation(flag_values),
+    )
+    return Config(params, class_names, read(flag_values, parts))
+
+
 def _value(flag_values, field):
     """A field's value as its flag says it."""
     name = NAMES.get(field, field)
@@ -217,50 +235,6 @@ def given(flag_values: flags.FlagValues, defaults: Settings) -> list[str]:
     """The flags of `define` that stand on the command line."""
     names = [NAMES.get(field, field) for field in HELP[type(defaults)]]
     return [name for name in names if flag_values[name].present]
-
-
-def check_used(flag_values: flags.FlagValues) -> None:
-    """Refuses flags of a training run that would do nothing.
-
-    Raises:
-      UserError: there is one.
-    """
-    if flag_values.validation_split_name:
-        return
-    for name in ("early_stopping_patience", "best_metric"):
-        if flag_values[name].present:
-            raise UserError(
-                f"--{name}: nothing is evaluated without "
-                "--validation_split_name"
-            )
-
-
-# What --overfit_batch heeds.
-_OF_OVERFITTING = {
-    "batch_size",
-    "dataset_dir",
-    "dataset_split_name",
-    "ignore_difficult",
-    "image_size",
-    "jit_compile",
-    "model_name",
-    "overfit_batch",
-    "precision",
-    "seed",
-    "trunk",
-    "unreadable_shards",
-    *HELP[LossParams],
-}
-
-
-def left_out_by_overfitting(flag_values: flags.FlagValues) -> list[str]:
-    """The flags on the command line that --overfit_batch does not heed."""
-    heeded = {NAMES.get(field, field) for field in _OF_OVERFITTING}
-    return [
-        name
-        for name in flag_values
-        if flag_values[name].present and name not in heeded
-    ]
 
 
 def _scopes(name, words):

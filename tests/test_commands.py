@@ -7,7 +7,9 @@ import pytest
 from absl import flags
 from processes import error_of, finish, start
 
-from ssd_tf import command
+from ssd_tf import command, config_flags, unused_flags
+from ssd_tf.config import StartParams
+from ssd_tf.recipe import LossParams, TrainParams
 
 COMMANDS = [
     ["train_ssd.py"],
@@ -122,3 +124,27 @@ def test_the_package_alone_does_not_import_tensorflow():
         [sys.executable, "-c", source], capture_output=True, text=True
     )
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], None),
+        (["--max_number_of_steps=501"], None),
+        (["--max_number_of_steps=500"], "never reaches its --learning_rate"),
+        (["--overfit_batch", "--seed=3", "--loss_alpha=2"], None),
+        (
+            ["--overfit_batch", "--backbone_weights=x", "--optimizer=adam"],
+            "left out: --backbone_weights, --optimizer",
+        ),
+    ],
+)
+def test_what_a_run_will_not_do_is_said(arguments, expected):
+    values = flags.FlagValues()
+    config_flags.define_run(values)
+    for settings in (StartParams(), TrainParams(), LossParams()):
+        config_flags.define(values, settings)
+    values(["train_ssd.py", *arguments])
+    remarks = unused_flags.remarks(values)
+    assert len(remarks) == (expected is not None)
+    assert all(expected in line for line in remarks)

@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 COMMANDS = {"benchmark", "client", "default_run", "detect", "export"}
 COMMANDS |= {"curves", "import_weights", "replay"}
 # Where flags are made for the commands.
-FLAGS = {"command", "config_flags", "flag_tables"}
+FLAGS = {"command", "config_flags", "flag_tables", "unused_flags"}
 # What a module of the core may know of the package, itself left out.
 CORE = {
     "boxes": set(),
