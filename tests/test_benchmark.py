@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import multiprocessing
 import subprocess
 import sys
 
@@ -133,7 +134,9 @@ needs_torchvision = pytest.mark.skipif(
 @needs_torchvision
 def test_both_train_on_the_same_boxes():
     net = benchmark_inputs.make_net("ssd_300_vgg", "float32")
-    _, targets = benchmark_torch._batch(net, 2)
+    _, targets = benchmark_torch._batch(
+        net.params.img_shape, **benchmark_torch._pixel_boxes(net, 2)
+    )
     boxes = benchmark_inputs.truth(net, 2, benchmark_torch.NUM_BOXES)
     ymin, xmin, ymax, xmax = boxes["boxes"][1, 9].numpy() * 300
     np.testing.assert_allclose(
@@ -167,6 +170,13 @@ def test_train_steps_take_turns(tmp_path):
         "step_over_torchvision",
         "bfloat16_step_over_torchvision",
     }
+
+
+def test_the_end_of_torchvisions_process_is_told():
+    ours, theirs = multiprocessing.Pipe()
+    theirs.close()
+    with pytest.raises(UserError, match="the process of its steps has ended"):
+        benchmark_torch._ask(ours)
 
 
 def test_without_torchvision_it_says_what_to_install(monkeypatch):
