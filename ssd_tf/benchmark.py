@@ -126,9 +126,9 @@ def measure(
 
 def _to_compare(net: Any, batch_size: int) -> dict[Case, Any]:
     """torchvision's step, and ours in the other precision."""
-    from ssd_tf import benchmark_inputs, benchmark_stages, benchmark_torch
+    from ssd_tf import benchmark_inputs, benchmark_peer, benchmark_stages
 
-    theirs = benchmark_torch.train(net, batch_size)
+    theirs = benchmark_peer.train(net, batch_size)
     half = benchmark_inputs.make_net(net.params.model_name, "mixed_bfloat16")
     ours = benchmark_stages.train(half, batch_size)
     return {_BFLOAT16_STEP: ours[_STEP[1]], _TORCHVISION: theirs}

@@ -22,9 +22,15 @@ def seconds(call: Callable[[], Any], times: int) -> float:
 def warmed(call: Callable[[], Any], images: int) -> Measure:
     """What measures a call that handles so many images.
 
-    The call has been made when this returns: whatever it compiles or
-    allocates at first does not count.
+    The call has been made when this returns, and once more before each
+    measurement: what it compiles does not count, nor that caches and free
+    memory are as the case whose turn it was before has left them.
     """
     call()
     times = max(1, round(MIN_SECONDS / seconds(call, 1)))
-    return lambda: seconds(call, times) / images
+
+    def measure() -> float:
+        call()
+        return seconds(call, times) / images
+
+    return measure

@@ -1,91 +1,49 @@
-"""The train step of torchvision's `ssd300_vgg16`, to measure ours against.
+"""The train step of torchvision's `ssd300_vgg16`, measured when asked.
 
-Knows nothing of TensorFlow but the batch that both are measured with.
+A process of its own, which `ssd_tf.benchmark_peer` starts and asks: where
+TensorFlow is imported, torch's steps take a quarter to a half longer.
 """
 
-import contextlib
-import functools
 import importlib.util
-import multiprocessing
+import json
 import pathlib
+import sys
 import warnings
-from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
+import torch
 
-from ssd_tf import benchmark_inputs as inputs
 from ssd_tf.benchmark_timing import Measure, warmed
-from ssd_tf.command import UserError
-from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.recipe import TrainParams
 
-NUM_BOXES = 10
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def train(net: SSDNet, batch_size: int) -> Measure:
-    """Its whole step: transform, forward, matching, loss, backward, SGD.
+def main() -> None:
+    """Reads the batch, a line of JSON; answers each line after it in seconds.
 
-    In a process of its own: in that of TensorFlow's steps it takes a quarter
-    to a half longer.
+    They are seconds per image. It ends when nobody is there to ask.
+    """
+    measure = make_measure(**json.loads(sys.stdin.readline()))
+    for _ in sys.stdin:
+        sys.stdout.write(f"{measure()}\n")
+        sys.stdout.flush()
+
+
+def make_measure(
+    img_shape: tuple[int, int],
+    num_classes: int,
+    boxes: list[list[list[float]]],
+    labels: list[list[int]],
+) -> Measure:
+    """A whole step: transform, forward, matching, loss, backward, SGD.
 
     Args:
-      net: whose input size, classes and boxes it shall have.
-      batch_size: images in a batch.
-
-    Raises:
-      UserError: torch or torchvision is not installed, or its process ends.
+      img_shape: height and width of the images.
+      num_classes: with the background.
+      boxes: per image its boxes `[xmin, ymin, xmax, ymax]` in pixels.
+      labels: their classes, 1 to num_classes - 1.
     """
-    _check_installed()
-    context = multiprocessing.get_context("spawn")
-    connection, theirs = context.Pipe()
-    params = net.params
-    context.Process(
-        target=_serve,
-        args=(theirs, params.img_shape, params.num_classes),
-        kwargs=_pixel_boxes(net, batch_size),
-        daemon=True,
-    ).start()
-    theirs.close()
-    measure = functools.partial(_ask, connection)
-    measure()  # It is warm when this returns.
-    return measure
-
-
-def _ask(connection: Connection) -> float:
-    """One measurement in the other process: seconds per image."""
-    try:
-        connection.send(None)
-        return connection.recv()
-    except (EOFError, OSError) as error:
-        raise UserError(
-            "--against=torchvision: the process of its steps has ended"
-        ) from error
-
-
-def _serve(
-    connection: Connection,
-    img_shape: tuple[int, int],
-    num_classes: int,
-    boxes: np.ndarray,
-    labels: np.ndarray,
-) -> None:
-    """Measures whenever it is asked, until nobody is there to ask."""
-    measure = _make_measure(img_shape, num_classes, boxes, labels)
-    with contextlib.suppress(EOFError):
-        while True:
-            connection.recv()
-            connection.send(measure())
-
-
-def _make_measure(
-    img_shape: tuple[int, int],
-    num_classes: int,
-    boxes: np.ndarray,
-    labels: np.ndarray,
-) -> Measure:
-    import torch
-
     # They stay declared as long as this lives: as long as the measurement.
     declared = _declare_missing_operators()
     model = _model(num_classes)
@@ -107,15 +65,6 @@ def _make_measure(
     return warmed(step, len(images))
 
 
-def _check_installed() -> None:
-    for name in ("torch", "torchvision"):
-        if importlib.util.find_spec(name) is None:
-            raise UserError(
-                f"--against=torchvision: {name} is not installed; "
-                "pip install torch torchvision"
-            )
-
-
 def _declare_missing_operators() -> Any:
     """Declares what torchvision's import names, where its library won't load.
 
@@ -125,9 +74,8 @@ def _declare_missing_operators() -> Any:
     Returns:
       What must be kept, or None.
     """
-    import torch
-
-    folder = pathlib.Path(importlib.util.find_spec("torchvision").origin).parent
+    origin = importlib.util.find_spec("torchvision").origin
+    folder = pathlib.Path(origin).parent
     try:
         for library in folder.glob("_C.*"):
             torch.ops.load_library(library)
@@ -142,8 +90,6 @@ def _declare_missing_operators() -> Any:
 
 def _model(num_classes: int) -> Any:
     """The untrained network, on the GPU if there is one."""
-    import torch
-
     with warnings.catch_warnings():
         # That it reads no images without its library.
         warnings.simplefilter("ignore")
@@ -152,33 +98,26 @@ def _model(num_classes: int) -> Any:
     model = detection.ssd300_vgg16(
         weights=None, weights_backbone=None, num_classes=num_classes
     )
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").train()
-
-
-def _pixel_boxes(net: SSDNet, batch_size: int) -> dict[str, np.ndarray]:
-    """The boxes that `ssd_tf` is measured with, as x, y, x, y in pixels."""
-    height, width = net.params.img_shape
-    truth = inputs.truth(net, batch_size, NUM_BOXES)
-    boxes = truth["boxes"].numpy()[:, :NUM_BOXES, [1, 0, 3, 2]]
-    return {
-        "boxes": boxes * [width, height, width, height],
-        "labels": truth["labels"].numpy()[:, :NUM_BOXES],
-    }
+    return model.to(DEVICE).train()
 
 
 def _batch(
-    img_shape: tuple[int, int], boxes: np.ndarray, labels: np.ndarray
+    img_shape: tuple[int, int],
+    boxes: list[list[list[float]]],
+    labels: list[list[int]],
 ) -> tuple[list, list]:
     """Images 0..1 and their targets."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     targets = [
-        {"boxes": box.to(device), "labels": label.to(device)}
-        for box, label in zip(
-            torch.tensor(boxes).float(), torch.tensor(labels), strict=True
-        )
+        {
+            "boxes": torch.tensor(box, device=DEVICE),
+            "labels": torch.tensor(label, device=DEVICE),
+        }
+        for box, label in zip(boxes, labels, strict=True)
     ]
     generator = torch.Generator().manual_seed(0)
     images = torch.rand((len(boxes), 3, *img_shape), generator=generator)
-    return list(images.to(device)), targets
+    return list(images.to(DEVICE)), targets
+
+
+if __name__ == "__main__":
+    main()

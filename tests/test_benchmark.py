@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import math
-import multiprocessing
 import subprocess
 import sys
 
@@ -14,8 +13,9 @@ import pytest
 from ssd_tf import (
     benchmark,
     benchmark_inputs,
+    benchmark_peer,
     benchmark_stages,
-    benchmark_torch,
+    benchmark_timing,
 )
 from ssd_tf.command import UserError
 
@@ -125,25 +125,41 @@ def test_network_alone_leaves_out_what_is_ssds():
     np.testing.assert_allclose(head.bias, bias - height * width, rtol=1e-6)
 
 
+def test_a_measurement_begins_with_a_call_that_does_not_count(monkeypatch):
+    # The clock of a call that takes 0.3 s, and 5 s on its turn's first time.
+    now, called = [0.0], []
+    monkeypatch.setattr(benchmark_timing.time, "perf_counter", lambda: now[0])
+
+    def call():
+        called.append(now[0])
+        now[0] += 0.3 if turn else 5.0
+        turn.append(1)
+
+    turn = []
+    measure = benchmark_timing.warmed(call, images=3)
+    assert len(called) == 2
+    turn.clear()
+    assert measure() == pytest.approx(0.1)
+    assert len(called) == 4
+
+
 needs_torchvision = pytest.mark.skipif(
     importlib.util.find_spec("torchvision") is None,
     reason="torchvision is not installed",
 )
 
 
-@needs_torchvision
 def test_both_train_on_the_same_boxes():
     net = benchmark_inputs.make_net("ssd_300_vgg", "float32")
-    _, targets = benchmark_torch._batch(
-        net.params.img_shape, **benchmark_torch._pixel_boxes(net, 2)
-    )
-    boxes = benchmark_inputs.truth(net, 2, benchmark_torch.NUM_BOXES)
-    ymin, xmin, ymax, xmax = boxes["boxes"][1, 9].numpy() * 300
+    batch = benchmark_peer._batch(net, 2)
+    truth = benchmark_inputs.truth(net, 2, benchmark_peer.NUM_BOXES)
+    ymin, xmin, ymax, xmax = truth["boxes"][1, 9].numpy() * 300
     np.testing.assert_allclose(
-        targets[1]["boxes"][9], [xmin, ymin, xmax, ymax], rtol=1e-6
+        batch["boxes"][1][9], [xmin, ymin, xmax, ymax], rtol=1e-6
     )
-    assert targets[1]["labels"][9] == boxes["labels"][1, 9]
-    assert [len(target["labels"]) for target in targets] == [10, 10]
+    assert batch["labels"][1][9] == truth["labels"][1, 9]
+    assert [len(labels) for labels in batch["labels"]] == [10, 10]
+    assert batch["img_shape"] == (300, 300) and batch["num_classes"] == 21
 
 
 @needs_torchvision
@@ -172,14 +188,16 @@ def test_train_steps_take_turns(tmp_path):
     }
 
 
-def test_the_end_of_torchvisions_process_is_told():
-    ours, theirs = multiprocessing.Pipe()
-    theirs.close()
+def test_the_end_of_torchvisions_process_is_told(monkeypatch):
+    ends = [sys.executable, "-c", "pass"]
+    monkeypatch.setattr(benchmark_peer, "_PROCESS", ends)
+    monkeypatch.setattr(benchmark_peer, "_check_installed", lambda: None)
+    net = benchmark_inputs.make_net("ssd_128_mobilenet_v2", "float32")
     with pytest.raises(UserError, match="the process of its steps has ended"):
-        benchmark_torch._ask(ours)
+        benchmark_peer.train(net, 1)
 
 
 def test_without_torchvision_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="torch is not installed; pip install"):
-        benchmark_torch.train(None, 1)
+        benchmark_peer.train(None, 1)
