@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ssd_tf.metrics.voc import VOCMetric, ap_11_points, precision_recall
+from ssd_tf.metrics.outcomes import precision_recall
+from ssd_tf.metrics.voc import VOCMetric, ap_11_points
 
 NAMES = ["cat", "dog", "cow"]
 # Three boxes that do not touch, and one that overlaps none of them.

@@ -1,18 +1,17 @@
 """The twelve numbers of the COCO detection challenge, by pycocotools.
 
-Two things differ from COCO's own leader board, because annotations in this
-package are boxes: sizes (small, medium, large) are those of the box, not of
-the mask in it; and there are no categories beyond the class names given.
+Sizes (small, medium, large) go by the area that the annotation states, which
+in COCO's files is the mask's; where it states none, by the box's. There are no
+categories beyond the class names given.
 """
 
-import contextlib
-import io
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ssd_tf.metrics import inputs
+from ssd_tf.metrics import coco_class, inputs
+from ssd_tf.metrics.outcomes import Outcomes
 
 # In the order of `COCOeval.stats`.
 METRICS = (
@@ -29,6 +28,9 @@ METRICS = (
     "AR_medium",
     "AR_large",
 )
+# COCO's overlaps and recalls, bit by bit as `COCOeval.params` makes them.
+IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+RECALLS = np.linspace(0.0, 1.0, 101)
 # `COCOeval.params.areaRng`, in words.
 SIZES = {
     "small": "smaller than 32 x 32 pixels",
@@ -46,25 +48,49 @@ class COCOMetric:
     in two images keep the order in which the images came.
     """
 
-    def __init__(self, class_names: Sequence[str]):
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
+    ):
         """Starts with no images.
 
         Args:
           class_names: names of the classes 1, 2, ...
+          iou_thresholds: overlaps that AP and AR are means over, rising in
+            (0, 1].
 
         Raises:
-          ValueError: unusable class names.
+          ValueError: unusable class names or overlaps.
         """
         self.class_names = list(class_names)
+        self.iou_thresholds = tuple(iou_thresholds)
         inputs.check_class_names(self.class_names)
-        self._images = []  # (Detections, GroundTruth), boxes in pixels
+        rising = sorted({*self.iou_thresholds}) == list(self.iou_thresholds)
+        if not (
+            rising
+            and self.iou_thresholds
+            and 0 < self.iou_thresholds[0]
+            and self.iou_thresholds[-1] <= 1
+        ):
+            raise ValueError(
+                "Expected rising iou_thresholds in (0, 1]. "
+                f"Received: {self.iou_thresholds}"
+            )
+        self._truth = []  # an image: labels, boxes, areas, crowd
+        self._found = []  # an image: classes, boxes, scores
+        self._evaluated = None
 
     @property
     def protocol(self) -> str:
         """The rules in one line, for reports."""
+        overlaps = ", ".join(f"{x:.2f}" for x in self.iou_thresholds)
+        if self.iou_thresholds == IOU_THRESHOLDS:
+            overlaps = ".50:.05:.95"
         return (
-            "COCO (pycocotools): IoU .50:.05:.95, 100 detections; sizes by box "
-            "area in pixels; crowd boxes ignored, difficult ones count"
+            f"COCO (pycocotools): IoU {overlaps}, 100 detections a class and "
+            "image; sizes by the annotations' area in pixels; crowd boxes "
+            "ignored, difficult ones count"
         )
 
     def update(
@@ -79,6 +105,7 @@ class COCOMetric:
         *,
         height: int,
         width: int,
+        area: ArrayLike | None = None,
     ) -> None:
         """Adds one image; rows of class 0 are padding and skipped.
 
@@ -93,6 +120,7 @@ class COCOMetric:
           crowd: bool [M], none by default.
           height: of the original image, pixels.
           width: of the original image, pixels.
+          area: float [M], square pixels; the boxes' own by default.
 
         Raises:
           ValueError: lengths that differ, an unknown class, NaN or infinity, an
@@ -106,99 +134,135 @@ class COCOMetric:
         num_classes = len(self.class_names)
         found = inputs.detections(boxes, scores, classes, num_classes)
         truth = inputs.ground_truth(
-            gt_boxes, gt_labels, difficult, crowd, num_classes
+            gt_boxes, gt_labels, difficult, crowd, num_classes, area
         )
-        size = np.array([height, width, height, width], np.float64)
-        self._images.append(
-            (
-                found._replace(boxes=found.boxes * size),
-                truth._replace(boxes=truth.boxes * size),
-            )
-        )
+        self.add(height, width, found, truth)
 
-    def result(self) -> dict[str, float | None | dict[str, str]]:
+    def add(
+        self,
+        height: int,
+        width: int,
+        found: inputs.Detections,
+        truth: inputs.GroundTruth,
+    ) -> None:
+        """Adds one image that `metrics.inputs` has checked."""
+        gt_boxes = _to_pixels(truth.boxes, height, width)
+        areas = np.where(
+            np.isnan(truth.area), gt_boxes[:, 2] * gt_boxes[:, 3], truth.area
+        )
+        boxes = _to_pixels(found.boxes, height, width)
+        self._truth.append((truth.labels, gt_boxes, areas, truth.crowd))
+        self._found.append((found.classes, boxes, found.scores))
+        self._evaluated = None
+
+    def result(
+        self, num_workers: int = 1
+    ) -> dict[str, float | None | dict[str, str]]:
         """The twelve numbers, in [0, 1], of all images so far.
+
+        Args:
+          num_workers: processes, see `coco_class.evaluate_all`.
 
         Returns:
           `COCO/AP`, `COCO/AP50`, .. `COCO/AR_large`; None where nothing was to
           be found (pycocotools' -1), and `COCO/left_out` tells why, by key.
         """
-        stats = dict(zip(METRICS, self._stats(), strict=True))
-        left_out = [name for name, value in stats.items() if value < 0]
-        result = {
-            f"COCO/{name}": None if name in left_out else float(value)
+        stats = self._stats(self._by_class(num_workers))
+        result = {f"COCO/{name}": value for name, value in stats.items()}
+        reasons = {
+            f"COCO/{name}": self._why_left_out(name)
             for name, value in stats.items()
+            if value is None
         }
-        reasons = {f"COCO/{name}": _why_left_out(name) for name in left_out}
         return {**result, "COCO/left_out": reasons}
 
-    def _stats(self) -> np.ndarray:
-        from pycocotools.cocoeval import COCOeval
-
-        # pycocotools reports each of its steps on standard output.
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = COCOeval(
-                self._index(self._ground_truth()),
-                self._index(self._detections()),
-                iouType="bbox",
+    def per_class(self) -> dict[str, dict[str, float | None]]:
+        """The twelve numbers of each class, by its name and `METRICS`."""
+        return {
+            name: self._stats([evaluation])
+            for name, evaluation in zip(
+                self.class_names, self._by_class(), strict=True
             )
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-        return evaluation.stats
-
-    def _index(self, annotations: Iterator[dict]):
-        """A `pycocotools.coco.COCO` over these annotations and all images."""
-        from pycocotools.coco import COCO
-
-        coco = COCO()
-        coco.dataset = {
-            "images": [{"id": i} for i in range(len(self._images))],
-            "categories": [
-                {"id": label, "name": name}
-                for label, name in enumerate(self.class_names, start=1)
-            ],
-            # From 1: pycocotools takes a match with annotation 0 for none.
-            "annotations": [
-                {"id": i, **fields}
-                for i, fields in enumerate(annotations, start=1)
-            ],
-        }
-        coco.createIndex()
-        return coco
-
-    def _ground_truth(self) -> Iterator[dict]:
-        for image_id, (_, truth) in enumerate(self._images):
-            annotations = _annotations(image_id, truth.boxes, truth.labels)
-            for fields, crowd in zip(annotations, truth.crowd, strict=True):
-                yield {**fields, "iscrowd": int(crowd)}
-
-    def _detections(self) -> Iterator[dict]:
-        for image_id, (found, _) in enumerate(self._images):
-            annotations = _annotations(image_id, found.boxes, found.classes)
-            for fields, score in zip(
-                annotations, found.scores.tolist(), strict=True
-            ):
-                yield {**fields, "iscrowd": 0, "score": score}
-
-
-def _annotations(
-    image_id: int, boxes: np.ndarray, labels: np.ndarray
-) -> Iterator[dict]:
-    """COCO's fields of boxes in pixels: x, y, width, height and the area."""
-    corner = boxes[:, 1::-1]
-    size = np.maximum(boxes[:, :1:-1] - corner, 0)  # width, height
-    for label, (x, y), (width, height) in zip(
-        labels.tolist(), corner.tolist(), size.tolist(), strict=True
-    ):
-        yield {
-            "image_id": image_id,
-            "category_id": label,
-            "bbox": [x, y, width, height],
-            "area": width * height,
         }
 
+    def by_iou(self) -> dict[str, list[float | None]]:
+        """AP at each of the overlaps: of the mean (`mAP`) and of each class."""
+        # Any recall, class, all sizes, the largest number of detections.
+        tables = [each.precision[:, :, 0, 0, -1] for each in self._by_class()]
+        present = [table for table in tables if (table > -1).all()]
+        means = {"mAP": np.concatenate(present, axis=1) if present else None}
+        for name, table in zip(self.class_names, tables, strict=True):
+            means[name] = table if (table > -1).all() else None
+        return {
+            name: [None] * len(self.iou_thresholds)
+            if table is None
+            else table.mean(axis=1).tolist()
+            for name, table in means.items()
+        }
 
-def _why_left_out(name: str) -> str:
-    size = SIZES.get(name.partition("_")[2])
-    return "no ground truth " + size if size else "no ground truth"
+    def outcomes(self) -> dict[str, Outcomes]:
+        """Every class's judged detections, by its name."""
+        evaluations = self._by_class()
+        return {
+            name: evaluation.outcomes
+            for name, evaluation in zip(
+                self.class_names, evaluations, strict=True
+            )
+        }
+
+    def _by_class(self, num_workers=1):
+        if self._evaluated is None:
+            self._evaluated = coco_class.evaluate_all(
+                list(self._boxes_by_class()), self.iou_thresholds, num_workers
+            )
+        return self._evaluated
+
+    def _stats(self, evaluations):
+        stats = coco_class.summarize(evaluations, self.iou_thresholds)
+        return {
+            name: None if value < 0 else float(value)
+            for name, value in zip(METRICS, stats, strict=True)
+        }
+
+    def _boxes_by_class(self) -> Iterator[coco_class.ClassBoxes]:
+        nothing = np.empty(0, int), np.empty((0, 4)), np.empty(0)
+        truth = _columns(self._truth, (*nothing, np.empty(0, bool)))
+        found = _columns(self._found, nothing)
+        for label in range(1, len(self.class_names) + 1):
+            yield coco_class.ClassBoxes(
+                len(self._truth),
+                *_of_class(truth, label),
+                *_of_class(found, label),
+            )
+
+    def _why_left_out(self, name: str) -> str:
+        size = SIZES.get(name.partition("_")[2])
+        if size:
+            return "no ground truth " + size
+        overlap = {"AP50": 0.5, "AP75": 0.75}.get(name, self.iou_thresholds[0])
+        if overlap not in self.iou_thresholds:
+            return f"IoU {overlap} is not among the overlaps"
+        return "no ground truth"
+
+
+def _columns(images, nothing):
+    """Labels of all rows, the numbers of their images, the other columns."""
+    numbers = np.repeat(
+        np.arange(len(images)), [len(image[0]) for image in images]
+    )
+    columns = zip(nothing, *images, strict=True)
+    labels, *others = (np.concatenate(column) for column in columns)
+    return labels, numbers, *others
+
+
+def _of_class(columns, label):
+    """The rows of one class, without the labels."""
+    labels, *others = columns
+    return [column[labels == label] for column in others]
+
+
+def _to_pixels(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """x, y, width, height [n, 4]; an inverted box has no extent."""
+    boxes = boxes * [height, width, height, width]
+    size = np.maximum(boxes[:, :1:-1] - boxes[:, 1::-1], 0)
+    return np.concatenate([boxes[:, 1::-1], size], axis=1)

@@ -1,4 +1,4 @@
-"""What one image gives to a metric, checked once.
+"""What one image gives to every metric, checked once.
 
 Boxes are `[ymin, xmin, ymax, xmax]` relative to the image. Class 0 is padding,
 as in every batch of this package, and is dropped here, so that padded rows
@@ -26,6 +26,23 @@ class GroundTruth(NamedTuple):
     labels: np.ndarray  # int64 [M], 1-based
     difficult: np.ndarray  # bool [M]
     crowd: np.ndarray  # bool [M]
+    # float64 [M], square pixels of the original image; NaN: the box's own.
+    area: np.ndarray
+
+    @property
+    def ignored(self) -> np.ndarray:
+        """bool [M]: what VOC neither asks for nor holds against anyone."""
+        return self.difficult | self.crowd
+
+
+class ImageResult(NamedTuple):
+    """One evaluated image."""
+
+    source_id: str
+    height: int  # of the original image, pixels
+    width: int
+    found: Detections
+    truth: GroundTruth
 
 
 def check_class_names(class_names: list[str]) -> None:
@@ -76,6 +93,7 @@ def ground_truth(
     difficult: ArrayLike | None,
     crowd: ArrayLike | None,
     num_classes: int,
+    area: ArrayLike | None = None,
 ) -> GroundTruth:
     """Checks one image's annotated boxes.
 
@@ -85,6 +103,8 @@ def ground_truth(
       difficult: bool [M], or None where no box is.
       crowd: bool [M], or None where no box is.
       num_classes: number of classes without background.
+      area: square pixels [M], of a mask for instance; 0 and NaN stand for
+        that of the box.
 
     Raises:
       ValueError: lengths that differ, a label out of range, NaN or infinity.
@@ -93,9 +113,13 @@ def ground_truth(
     labels = _column(labels, boxes, np.int64, "ground truth labels")
     difficult = _flags(difficult, boxes, "difficult")
     crowd = _flags(crowd, boxes, "crowd")
+    if area is None:
+        area = np.zeros(len(boxes))
+    area = _column(area, boxes, np.float64, "area")
+    area = np.where(area > 0, area, np.nan)
     _check_range(labels, num_classes, "ground truth labels")
-    real = labels > 0
-    return GroundTruth(boxes[real], labels[real], difficult[real], crowd[real])
+    columns = (boxes, labels, difficult, crowd, area)
+    return GroundTruth(*(column[labels > 0] for column in columns))
 
 
 def _boxes(values: ArrayLike, what: str) -> np.ndarray:

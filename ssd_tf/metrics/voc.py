@@ -24,6 +24,13 @@ from numpy.typing import ArrayLike
 
 from ssd_tf.boxes import iou_matrix
 from ssd_tf.metrics import inputs
+from ssd_tf.metrics.outcomes import (
+    Outcomes,
+    Tally,
+    area_under,
+    at_recalls,
+    precision_recall,
+)
 
 # 0, .1, .. 1 exactly as `voc_eval` and SSD-Tensorflow make them: those at .3,
 # .6 and .7 are 1e-16 too large (0.30000000000000004), so that 3 boxes found of
@@ -44,7 +51,7 @@ class Curve(NamedTuple):
 class VOCMetric:
     """VOC07 (11 points) and VOC12 (area) average precision over many images.
 
-    Holds 17 bytes per detection until `result`. Equal scores in two images
+    Holds a few bytes per detection until `result`. Equal scores in two images
     keep the order in which the images came; else the order does not matter.
     """
 
@@ -65,8 +72,7 @@ class VOCMetric:
             raise ValueError(
                 f"Expected iou_threshold in [0, 1). Received: {iou_threshold}"
             )
-        self._num_ground_truth = np.zeros(len(self.class_names) + 1, np.int64)
-        self._scores, self._classes, self._hits = [], [], []
+        self._tally = Tally(len(self.class_names))
 
     @property
     def protocol(self) -> str:
@@ -105,36 +111,29 @@ class VOCMetric:
         truth = inputs.ground_truth(
             gt_boxes, gt_labels, difficult, crowd, num_classes
         )
-        ignored = truth.difficult | truth.crowd
-        self._num_ground_truth += np.bincount(
-            truth.labels[~ignored], minlength=num_classes + 1
+        self.add(found, truth)
+
+    def add(self, found: inputs.Detections, truth: inputs.GroundTruth) -> None:
+        """Adds one image that `metrics.inputs` has checked."""
+        hits, skipped = judge(found, truth, self.iou_threshold)
+        self._tally.add(
+            found.scores[~skipped],
+            found.classes[~skipped],
+            hits[~skipped],
+            truth.labels[~truth.ignored],
         )
-        hits, skipped = _match(found, truth, ignored, self.iou_threshold)
-        self._scores.append(found.scores[~skipped])
-        self._classes.append(found.classes[~skipped])
-        self._hits.append(hits[~skipped])
+
+    def outcomes(self) -> dict[str, Outcomes]:
+        """Every class's judged detections, by its name."""
+        return dict(zip(self.class_names, self._tally.outcomes(), strict=True))
 
     def curves(self) -> dict[str, Curve]:
         """Precision-recall curve by name of each class with ground truth."""
-        # An empty part first: there may have been no image at all.
-        scores = np.concatenate([np.empty(0), *self._scores])
-        classes = np.concatenate([np.empty(0, np.int64), *self._classes])
-        hits = np.concatenate([np.empty(0, bool), *self._hits])
-        order = np.lexsort((-scores, classes))  # by class, then score; stable
-        borders = np.searchsorted(
-            classes[order], np.arange(1, len(self.class_names) + 2)
-        )
-        curves = {}
-        for label, name in enumerate(self.class_names, start=1):
-            of_class = order[borders[label - 1] : borders[label]]
-            num_ground_truth = int(self._num_ground_truth[label])
-            if num_ground_truth:
-                curves[name] = Curve(
-                    scores[of_class],
-                    *precision_recall(hits[of_class], num_ground_truth),
-                    num_ground_truth,
-                )
-        return curves
+        return {
+            name: curve(of_class)
+            for name, of_class in self.outcomes().items()
+            if of_class.num_ground_truth.any()
+        }
 
     def result(self) -> dict[str, float | None | list[str]]:
         """Average precision, in [0, 1], of all images so far.
@@ -148,10 +147,10 @@ class VOCMetric:
         curves = self.curves()
         left_out = [name for name in self.class_names if name not in curves]
         result = {}
-        for year, average in (("07", ap_11_points), ("12", ap_area)):
+        for year, average in (("07", ap_11_points), ("12", area_under)):
             by_class = {
-                name: average(curve.precision, curve.recall)
-                for name, curve in curves.items()
+                name: average(each.precision, each.recall)
+                for name, each in curves.items()
             }
             mean = float(np.mean(list(by_class.values()))) if curves else None
             result[f"AP_VOC{year}/mAP"] = mean
@@ -160,59 +159,25 @@ class VOCMetric:
         return {**result, "AP_VOC/left_out": left_out}
 
 
-def precision_recall(
-    hits: np.ndarray, num_ground_truth: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall after each detection.
-
-    Args:
-      hits: bool [n], best score first; True for true positives.
-      num_ground_truth: boxes to be found, > 0.
-
-    Returns:
-      float64 [n] and float64 [n].
-    """
-    true_positives = np.cumsum(hits, dtype=np.float64)
-    precision = true_positives / np.arange(1, len(hits) + 1)
-    return precision, true_positives / num_ground_truth
+def curve(outcomes: Outcomes) -> Curve:
+    """Precision and recall of a class that has ground truth."""
+    total = int(outcomes.num_ground_truth.sum())
+    return Curve(
+        outcomes.scores, *precision_recall(outcomes.hits[0], total), total
+    )
 
 
 def ap_11_points(precision: np.ndarray, recall: np.ndarray) -> float:
-    """VOC2007: the mean of max(precision where recall >= t), t = 0, .1, .. 1.
-
-    Args:
-      precision: float [n].
-      recall: float [n], rising.
-    """
-    reached = np.searchsorted(recall, RECALL_THRESHOLDS, side="left")
-    # Recall that is never reached (index n) has precision 0.
-    return float(np.append(_envelope(precision), 0.0)[reached].mean())
+    """VOC2007: `at_recalls` 0, .1, .. 1."""
+    return at_recalls(precision, recall, RECALL_THRESHOLDS)
 
 
-def ap_area(precision: np.ndarray, recall: np.ndarray) -> float:
-    """VOC2010-2012: the area under the curve made monotonic.
-
-    Args:
-      precision: float [n].
-      recall: float [n], rising.
-    """
-    return float(np.sum(np.diff(recall, prepend=0.0) * _envelope(precision)))
-
-
-def _envelope(precision: np.ndarray) -> np.ndarray:
-    """Best precision at this recall or a higher one."""
-    return np.maximum.accumulate(precision[::-1])[::-1]
-
-
-def _match(
-    found: inputs.Detections,
-    truth: inputs.GroundTruth,
-    ignored: np.ndarray,
-    iou_threshold: float,
+def judge(
+    found: inputs.Detections, truth: inputs.GroundTruth, iou_threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tells each detection of one image, best first: hit, skipped (bool [K]).
 
-    Neither one means a false positive.
+    Neither one means a false positive. Skipped are those on an ignored box.
     """
     hits = np.zeros(len(found.scores), bool)
     if not len(truth.labels):
@@ -221,7 +186,7 @@ def _match(
     iou = iou_matrix(found.boxes, truth.boxes) * same_class  # [K, M]
     best = iou.argmax(axis=1)
     matched = iou.max(axis=1) > iou_threshold
-    skipped = matched & ignored[best]
+    skipped = matched & truth.ignored[best]
     # Of the detections that chose the same box the first one gets it.
     rivals = np.flatnonzero(matched & ~skipped)
     _, first = np.unique(best[rivals], return_index=True)

@@ -1,0 +1,165 @@
+"""How far a mean average precision may be chance: resampled images.
+
+The images are drawn again with replacement, as many as there are, and the
+metrics computed anew (Efron, 1979; the percentile interval). What is drawn is
+images, not detections, because the detections of an image are not independent.
+Two models that saw the same images are compared on the same draws.
+"""
+
+import os
+from collections.abc import Mapping
+from concurrent import futures
+from typing import NamedTuple
+
+import numpy as np
+
+from ssd_tf.metrics import coco, voc
+from ssd_tf.metrics.outcomes import Outcomes, resampled
+
+LEVEL = 0.95
+
+
+class Judged(NamedTuple):
+    """All that the means depend on, by class name."""
+
+    voc: Mapping[str, Outcomes]
+    coco: Mapping[str, Outcomes]
+
+
+class Interval(NamedTuple):
+    """Bounds that `LEVEL` of the samples lie between."""
+
+    low: float
+    high: float
+
+
+def draw(num_images: int, num_samples: int, seed: int) -> np.ndarray:
+    """How often each image is in each sample: int32 [S, N]."""
+    generator = np.random.default_rng(seed)
+    weights = generator.multinomial(
+        num_images, np.full(num_images, 1 / num_images), size=num_samples
+    )
+    return weights.astype(np.int32)
+
+
+def sample(judged: Judged, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics of every sample, by their keys in metrics.json.
+
+    Args:
+      judged: of all images.
+      weights: int [S, N], from `draw`; a row of ones gives the metrics.
+
+    Returns:
+      float64 [S] for `AP_VOC07/mAP`, `AP_VOC12/mAP` and `COCO/AP`, and for
+      `AP_VOC12/NAME` of the classes with ground truth. A mean is over the
+      classes that a sample has ground truth of.
+    """
+    area = _by_class(judged.voc, weights, None)
+    points = _by_class(judged.voc, weights, voc.RECALL_THRESHOLDS)
+    over_overlaps = _by_class(judged.coco, weights, coco.RECALLS)
+    return {
+        "AP_VOC07/mAP": _mean(points, weights),
+        "AP_VOC12/mAP": _mean(area, weights),
+        "COCO/AP": _mean(over_overlaps, weights),
+        **{f"AP_VOC12/{name}": values for name, values in area.items()},
+    }
+
+
+def _by_class(outcomes, weights, recalls):
+    present = {
+        name: of_class
+        for name, of_class in outcomes.items()
+        if of_class.num_ground_truth.any()
+    }
+    # NumPy computes on arrays of this size without the interpreter's lock.
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        averages = pool.map(
+            lambda each: resampled(each, weights, recalls), present.values()
+        )
+        return dict(zip(present, averages, strict=True))
+
+
+def _mean(by_class, weights):
+    if not by_class:
+        return np.full(len(weights), np.nan)
+    table = np.array(list(by_class.values()))  # [C, S]
+    present = ~np.isnan(table)
+    total = np.where(present, table, 0).sum(axis=0)
+    count = present.sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def interval(samples: np.ndarray, value: float) -> Interval | None:
+    """The percentile interval, moved by the bias of the samples.
+
+    An image that is drawn twice ranks its detections side by side, which makes
+    the samples' mean a little larger than the value that they are to explain.
+
+    Args:
+      samples: float [S]; NaN is left out.
+      value: of the images as they are.
+    """
+    samples = samples[~np.isnan(samples)]
+    if not len(samples):
+        return None
+    edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    bias = samples.mean() - value
+    return Interval(*(np.quantile(samples, edges) - bias).tolist())
+
+
+def intervals(
+    judged: Judged, num_images: int, num_samples: int, seed: int = 0
+) -> dict[str, Interval]:
+    """The interval of every metric of `sample` that has one."""
+    samples = _with_all(judged, num_images, num_samples, seed)
+    found = {
+        name: interval(values[1:], values[0])
+        for name, values in samples.items()
+    }
+    return {name: each for name, each in found.items() if each}
+
+
+def _with_all(judged, num_images, num_samples, seed):
+    """`sample`, with the images as they are in front."""
+    if not num_images:
+        return {}
+    everything = np.ones((1, num_images), np.int32)
+    drawn = draw(num_images, num_samples, seed)
+    return sample(judged, np.concatenate([everything, drawn]))
+
+
+class Difference(NamedTuple):
+    """One metric of two models on the same images."""
+
+    first: float
+    second: float
+    difference: float  # second - first
+    interval: Interval  # of the difference
+    share_better: float  # of the samples in which the second is better
+
+
+def compare(
+    first: Judged,
+    second: Judged,
+    num_images: int,
+    num_samples: int,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """What the second model is better by, on the same draws of the images."""
+    firsts, seconds = (
+        _with_all(judged, num_images, num_samples, seed)
+        for judged in (first, second)
+    )
+    compared = {}
+    for name in [name for name in firsts if name in seconds]:
+        gain = seconds[name] - firsts[name]
+        found = interval(gain[1:], gain[0])
+        if found:
+            compared[name] = Difference(
+                float(firsts[name][0]),
+                float(seconds[name][0]),
+                float(gain[0]),
+                found,
+                float(np.mean(gain[1:] > 0)),
+            )
+    return compared
