@@ -1,78 +1,50 @@
-"""Evaluates a trained SSD: VOC07, VOC12 and COCO metrics.
+"""Evaluates a detector: VOC07, VOC12 and COCO metrics, and where it fails.
 
   python eval_ssd.py --dataset_dir=data/voc --dataset_split_name=test \\
       --checkpoint_path=runs/voc
 
-prints a table and writes metrics.json into --eval_dir.
+prints a table and writes metrics.json and report/index.html into --eval_dir.
+--dataset_dir may also be a VOC tree or a COCO annotation file, and
+--checkpoint_path a SavedModel, a .tflite or .onnx file, or detections in
+COCO's format.
+
+  python eval_ssd.py --compare A/metrics.json B/metrics.json
+
+tells whether B is better than A on the same images, or only luckier.
 """
 
 import math
 import pathlib
+import sys
 
 from absl import flags
 
-from ssd_tf import command, config_flags, files
+from ssd_tf import command, eval_flags
 from ssd_tf.command import UserError
-from ssd_tf.config import DetectionParams
 
 FLAGS = flags.FlagValues()
-config_flags.define_dataset(FLAGS, split="test")
-config_flags.define_checkpoint_path(FLAGS)
-flags.DEFINE_string(
-    "eval_dir",
-    None,
-    "Where metrics.json goes [eval_SPLIT beside the checkpoint].",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    "batch_size", 8, "Images at once.", lower_bound=1, flag_values=FLAGS
-)
-flags.DEFINE_integer(
-    "max_num_batches",
-    None,
-    "Evaluate the first batches only.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-flags.DEFINE_float(
-    "matching_threshold",
-    0.5,
-    "IoU beyond which a VOC detection is right.",
-    lower_bound=0,
-    upper_bound=0.99,
-    flag_values=FLAGS,
-)
-flags.DEFINE_boolean(
-    "wait_for_checkpoints",
-    False,
-    "Evaluate every new checkpoint of a train_dir, until interrupted.",
-    flag_values=FLAGS,
-)
-config_flags.define(FLAGS, DetectionParams())
+eval_flags.define(FLAGS)
 
 
-def evaluate_checkpoint(checkpoint_path: str | pathlib.Path) -> None:
-    """Evaluates one checkpoint: table on screen, metrics.json on disk."""
-    from ssd_tf import checkpoint, evaluate, input_pipeline
-    from ssd_tf.datasets import catalog, record_check, records
+def evaluate_detector(path: str) -> None:
+    """Evaluates one detector: table on screen, files on disk."""
+    from ssd_tf import eval_run, evaluate, input_pipeline, predictors
+    from ssd_tf.datasets import ground_truth, records
 
-    prefix = checkpoint.find(checkpoint_path)
-    net = checkpoint.load_net(prefix)
-    settings = checkpoint.load_config(prefix)
-    split = FLAGS.dataset_split_name
-    names = tuple(catalog.class_names(FLAGS.dataset_dir))
-    if names != settings.class_names:
-        raise UserError(
-            f"{FLAGS.dataset_dir}: its classes are {', '.join(names)}, those "
-            f"of {prefix} {', '.join(settings.class_names)}; convert the data "
-            "with --labels"
-        )
-    where, policy = (FLAGS.dataset_dir, split), FLAGS.unreadable_shards
-    record_check.check_annotations(*where, len(names), policy)
-    data = records.read(*where, unreadable_shards=policy)
-    batches = input_pipeline.make_for_eval(data, net.params, FLAGS.batch_size)
-    num_images = records.count(*where, policy)
-    num_batches = math.ceil(num_images / FLAGS.batch_size)
+    where = FLAGS.dataset_dir, FLAGS.dataset_split_name
+    truth = ground_truth.open_split(
+        *where,
+        FLAGS.unreadable_shards,
+        FLAGS.image_dir,
+        predictors.class_names(path),
+    )
+    options = eval_flags.read_detection(FLAGS, predictors.has_options(path))
+    predictor = predictors.load(path, options, truth.category_ids)
+    data = truth.read(with_images=not predictors.is_detections(path))
+    batches = input_pipeline.make_for_eval(
+        data, None, FLAGS.batch_size, predictor.prepare
+    )
+    num_batches = math.ceil(truth.num_images / FLAGS.batch_size)
     if FLAGS.max_num_batches:
         batches = batches.take(FLAGS.max_num_batches)
         num_batches = min(num_batches, FLAGS.max_num_batches)
@@ -80,37 +52,46 @@ def evaluate_checkpoint(checkpoint_path: str | pathlib.Path) -> None:
         records.explained_errors(*where),
         input_pipeline.explained_errors(
             data.as_numpy_iterator,
-            net.params.num_classes,
-            f"split {split!r} cannot be evaluated on",
+            len(truth.class_names) + 1,
+            f"split {where[1]!r} cannot be evaluated on",
         ),
     ):
-        metrics = evaluate.evaluate(
-            net,
-            batches,
-            settings.class_names,
-            config_flags.read(FLAGS, DetectionParams()),
-            FLAGS.matching_threshold,
-            num_batches,
+        images = evaluate.collect(
+            predictor.predict, batches, len(truth.class_names), num_batches
         )
-    evaluate.print_metrics(metrics, settings.class_names)
-    eval_dir = pathlib.Path(FLAGS.eval_dir or prefix.parent / f"eval_{split}")
-    path = eval_dir / evaluate.METRICS_FILE
-    source = {
-        "checkpoint": str(prefix),
-        "step": checkpoint.step_of(prefix),
-        "dataset_dir": FLAGS.dataset_dir,
-        "split": split,
-    }
-    files.write_json(path, {**metrics, **source})
-    command.say(f"{path}")
+    eval_run.finish(
+        images,
+        truth,
+        predictor,
+        eval_flags.read(FLAGS),
+        eval_flags.eval_dir(FLAGS, predictor.source["checkpoint"]),
+        ["python", "eval_ssd.py", *sys.argv[1:]],
+    )
+
+
+def compare() -> None:
+    """Compares two evaluations."""
+    from ssd_tf import comparison
+
+    if len(FLAGS.compare) != 2:
+        raise UserError(
+            f"--compare={','.join(FLAGS.compare)}: expected two metrics.json"
+        )
+    differences = comparison.compare(
+        *FLAGS.compare, FLAGS.bootstrap, FLAGS.seed
+    )
+    comparison.print_comparison(differences)
 
 
 def main() -> None:
     """Reads the flags and evaluates."""
+    if FLAGS.compare:
+        compare()
+        return
     command.require(FLAGS, "dataset_dir", "checkpoint_path")
     command.load_tensorflow()
     if not FLAGS.wait_for_checkpoints:
-        evaluate_checkpoint(FLAGS.checkpoint_path)
+        evaluate_detector(FLAGS.checkpoint_path)
         return
     if not pathlib.Path(FLAGS.checkpoint_path).is_dir():
         raise UserError(
@@ -121,12 +102,13 @@ def main() -> None:
 
     command.say(f"waiting for checkpoints in {FLAGS.checkpoint_path}")
     for prefix in tf.train.checkpoints_iterator(FLAGS.checkpoint_path):
-        evaluate_checkpoint(prefix)
+        evaluate_detector(prefix)
 
 
 def run() -> None:
     """The command `ssd-eval`."""
-    command.run(main, FLAGS, __doc__)
+    argv = eval_flags.joined_compare(sys.argv)
+    command.run(main, FLAGS, __doc__, argv)
 
 
 if __name__ == "__main__":

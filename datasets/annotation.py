@@ -72,6 +72,8 @@ class Annotation:
       names: n class names.
       difficult, truncated, crowd: bool [n]; all False by default. A crowd
         box covers a group of objects.
+      areas: float32 [n], square pixels of what is in a box, such as a mask;
+        0, the default, where only the box is known.
       poses: n views of the objects ("Frontal"); "Unspecified" by default.
       image_path: where the image lies; or (and then it is not read)
       image_bytes: the encoded image itself.
@@ -89,6 +91,7 @@ class Annotation:
     difficult: np.ndarray | None = None
     truncated: np.ndarray | None = None
     crowd: np.ndarray | None = None
+    areas: np.ndarray | None = None
     poses: tuple[str, ...] | None = None
     image_path: pathlib.Path | None = None
     image_bytes: bytes | None = None
@@ -108,6 +111,8 @@ class Annotation:
                 if flags is None
                 else np.asarray(flags, bool)
             )
+        areas = np.zeros(len(boxes)) if self.areas is None else self.areas
+        arrays["areas"] = np.asarray(areas, np.float32)
         for field, value in arrays.items():
             if len(value) != len(boxes):
                 raise ValueError(
@@ -217,5 +222,6 @@ def _select(annotation, kept, boxes, height, width):
         difficult=annotation.difficult[kept],
         truncated=annotation.truncated[kept],
         crowd=annotation.crowd[kept],
+        areas=annotation.areas[kept],
         poses=tuple(annotation.poses[index] for index in kept),
     )

@@ -25,6 +25,7 @@ _PORT_LABEL = "image/object/bbox/label"
 _DIFFICULT = "image/object/difficult"
 _PORT_DIFFICULT = "image/object/bbox/difficult"
 _CROWD = "image/object/is_crowd"
+_AREA = "image/object/area"
 _GROUP = "image/object/group_of"  # Open Images' word for a crowd
 _INTEGERS = (_LABEL, _PORT_LABEL, _DIFFICULT, _PORT_DIFFICULT, _CROWD, _GROUP)
 # Files read at once, and so mixed, where the order is free.
@@ -43,6 +44,8 @@ def to_example(
     encoded = annotation.read_image()
     height, width = annotation.height, annotation.width
     ymin, xmin, ymax, xmax = annotation.boxes.T
+    of_boxes = (ymax - ymin) * (xmax - xmin) * (height * width)
+    stated = annotation.areas
     names = annotation.names
     strings = {
         "image/encoded": [encoded],
@@ -64,7 +67,10 @@ def to_example(
     }
     floats = {
         **dict(zip(_CORNERS, annotation.boxes.T, strict=True)),
-        "image/object/area": (ymax - ymin) * (xmax - xmin) * (height * width),
+        _AREA: [
+            own if area == 0 else area
+            for own, area in zip(of_boxes, stated, strict=True)
+        ],
     }
     features = {
         **{key: _bytes_feature(value) for key, value in strings.items()},
@@ -102,6 +108,10 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
       labels: int64 [M], from 1.
       difficult: bool [M]; False where the file does not say.
       crowd: bool [M]; crowds (COCO) and groups (Open Images) alike.
+      area: float32 [M], square pixels of what is in the boxes; 0 where the
+        file does not say.
+      height, width: int64 scalars, pixels, as the file states them; 0 where it
+        does not.
       source_id: string scalar; the file name or a hash of the image where
         the file has none.
 
@@ -110,6 +120,7 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         boxes.
     """
     one_string = tf.io.FixedLenFeature([], tf.string, default_value="")
+    one_integer = tf.io.FixedLenFeature([], tf.int64, default_value=0)
     parsed = tf.io.parse_single_example(
         serialized,
         {
@@ -118,6 +129,8 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
             "image/filename": one_string,
             **{key: _list_of(tf.float32) for key in _CORNERS},
             **{key: _list_of(tf.int64) for key in _INTEGERS},
+            **{key: one_integer for key in ("image/height", "image/width")},
+            _AREA: _list_of(tf.float32),
         },
     )
     boxes = tf.stack([parsed[key] for key in _CORNERS], axis=-1)  # [M, 4]
@@ -133,6 +146,9 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         "labels": label,
         "difficult": _flags(difficult, count),
         "crowd": _flags(parsed[_CROWD], count) | _flags(parsed[_GROUP], count),
+        "area": _padded(parsed[_AREA], count),
+        "height": parsed["image/height"],
+        "width": parsed["image/width"],
         "source_id": _source_id(parsed),
     }
 
@@ -150,8 +166,13 @@ def _first_given(parsed, key, other_key):
 
 def _flags(values, count):
     """bool [count]; False for what is missing at the end."""
+    return tf.cast(_padded(values, count), tf.bool)
+
+
+def _padded(values, count):
+    """[count]; 0 for what is missing at the end."""
     missing = tf.maximum(count - tf.size(values), 0)
-    return tf.cast(tf.pad(values[:count], [[0, missing]]), tf.bool)
+    return tf.pad(values[:count], [[0, missing]])
 
 
 def _source_id(parsed):

@@ -124,6 +124,21 @@ class DetectionParams:
 
 
 @dataclasses.dataclass(frozen=True)
+class EvalParams:
+    """How an evaluation judges, and what it keeps."""
+
+    matching_threshold: float = 0.5  # IoU beyond which VOC sees a match
+    # That COCO's AP is the mean over; by default its own.
+    iou_thresholds: tuple[float, ...] | None = None
+    bootstrap: int = 1000  # samples, 0 for none
+    seed: int = 0  # of the bootstrap
+    num_workers: int = 1  # processes for COCO's metrics
+    report: bool = True
+    report_images: int = 12  # worst ones, and half as many best ones
+    save_detections: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class StartParams:
     """The weights that a new run starts from; the port's names."""
 

@@ -68,8 +68,9 @@ def coverage(
     for image in images:
         real = ~image.truth.crowd
         boxes = image.truth.boxes[real]
-        reached, forced = of_boxes(boxes, anchors, match_threshold)
-        size = sizes.size_of(boxes, input_size)
+        size = sizes.size_of(boxes, image, input_size)
+        shares = boxes / ([image.height, image.width] * 2)
+        reached, forced = of_boxes(shares, anchors, match_threshold)
         columns = (image.truth.labels[real], size, reached, forced)
         rows.append(np.stack(columns, axis=1))
     labels, size, reached, forced = np.concatenate(rows).T

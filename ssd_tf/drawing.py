@@ -116,6 +116,23 @@ def draw_frames(
         draw.rectangle(frame, outline=color, width=width)
 
 
+def draw_tagged(
+    picture: Image.Image,
+    boxes: ArrayLike,
+    texts: Sequence[str],
+    color: Color,
+) -> None:
+    """Draws boxes, float [M, 4], in one colour, each with a text on it."""
+    draw, style = ImageDraw.Draw(picture), _Style.of(picture)
+    boxes = _as_boxes(boxes)
+    drawable = np.flatnonzero(_is_drawable(boxes))
+    frames = _pixel_boxes(boxes[drawable], picture.size)
+    for frame in frames:
+        draw.rectangle(frame, outline=color, width=style.line)
+    for index, frame in zip(drawable, frames, strict=True):
+        _draw_tag(draw, frame, texts[index], color, style)
+
+
 def draw_caption(
     picture: Image.Image, words: Sequence[tuple[str, Color]]
 ) -> Image.Image:

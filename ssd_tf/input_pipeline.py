@@ -6,6 +6,7 @@ with a batch.
 """
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -231,30 +232,42 @@ def _without_op(message):
 
 
 def make_for_eval(
-    records: tf.data.Dataset, params: SSDParams, batch_size: int
+    records: tf.data.Dataset,
+    params: SSDParams | None,
+    batch_size: int,
+    prepare: Callable[[Example], Example] | None = None,
 ) -> tf.data.Dataset:
     """One pass of evaluation batches; the last may be smaller.
 
+    Args:
+      records: parsed.
+      params: input size and whitening of the network; None with `prepare`.
+      batch_size: images in a batch.
+      prepare: instead of `prepare_for_eval` with these params, for a model
+        that wants its images otherwise.
+
     Returns:
-      `image` float32 [B, H, W, 3], `height` and `width` int32 [B] of the
-      original, `boxes`, `labels` (0 pads), `difficult`, `crowd` [B, M] and
-      `source_id` [B].
+      What `prepare` gives, batched and padded: `image` float32 [B, H, W, 3],
+      `height` and `width` [B] of the original, `boxes`, `labels` (0 pads),
+      `difficult`, `crowd` [B, M] and `source_id` [B].
     """
-
-    def prepare(record):
-        image = decode(record["image"])
-        return {
-            **record,
-            "image": whiten(resize(image, params.img_shape), params),
-            "height": tf.shape(image)[0],
-            "width": tf.shape(image)[1],
-        }
-
+    prepare = prepare or functools.partial(prepare_for_eval, params=params)
     return (
         records.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
         .padded_batch(batch_size)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def prepare_for_eval(record: Example, params: SSDParams) -> Example:
+    """A parsed record with the network's input and the original's size."""
+    image = decode(record["image"])
+    return {
+        **record,
+        "image": whiten(resize(image, params.img_shape), params),
+        "height": tf.shape(image)[0],
+        "width": tf.shape(image)[1],
+    }
 
 
 def pad_boxes(batch: Example) -> Example:

@@ -76,14 +76,19 @@ def load_predictor(
         predict = make_predict(checkpoint.load_net(path), options)
         return predict, checkpoint.load_config(path).class_names
     loaded = tf.saved_model.load(str(saved_model))
-    labels = (saved_model / LABELS_FILE).read_text("utf-8")
 
     def predict(images: Sequence[bytes]) -> dict[str, np.ndarray]:
         # Through `loaded`: a signature alone does not keep its variables.
         serve = loaded.signatures["serving_default"]
         return _as_arrays(serve(image_bytes=_as_tensor(images)))
 
-    return predict, tuple(labels.splitlines())
+    return predict, read_labels(saved_model)
+
+
+def read_labels(saved_model: pathlib.Path) -> tuple[str, ...]:
+    """The class names of one version of an export."""
+    text = (saved_model / LABELS_FILE).read_text("utf-8")
+    return tuple(text.splitlines())
 
 
 def _as_tensor(images):

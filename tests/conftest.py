@@ -96,7 +96,7 @@ def without_boxes(shapes_data):
     from ssd_tf.datasets import records
 
     def emptied(record):
-        of_boxes = ("boxes", "labels", "difficult", "crowd")
+        of_boxes = ("boxes", "labels", "difficult", "crowd", "area")
         return record | {key: record[key][:0] for key in of_boxes}
 
     return records.read(shapes_data, "train").map(emptied)

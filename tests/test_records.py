@@ -200,6 +200,9 @@ def test_read_feeds_map_and_batch(tmp_path):
             "labels": [None],
             "difficult": [None],
             "crowd": [None],
+            "area": [None],
+            "height": [],
+            "width": [],
             "source_id": [],
         },
     )

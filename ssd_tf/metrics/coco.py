@@ -126,32 +126,23 @@ class COCOMetric:
           ValueError: lengths that differ, an unknown class, NaN or infinity, an
             image without pixels.
         """
-        if not (height > 0 and width > 0):
-            raise ValueError(
-                "Expected the image's height and width in pixels. "
-                f"Received: {height} x {width}"
-            )
         num_classes = len(self.class_names)
         found = inputs.detections(boxes, scores, classes, num_classes)
         truth = inputs.ground_truth(
             gt_boxes, gt_labels, difficult, crowd, num_classes, area
         )
-        self.add(height, width, found, truth)
+        image = inputs.image_result("", height, width, found, truth)
+        self.add(image.found, image.truth)
 
-    def add(
-        self,
-        height: int,
-        width: int,
-        found: inputs.Detections,
-        truth: inputs.GroundTruth,
-    ) -> None:
-        """Adds one image that `metrics.inputs` has checked."""
-        gt_boxes = _to_pixels(truth.boxes, height, width)
-        areas = np.where(
-            np.isnan(truth.area), gt_boxes[:, 2] * gt_boxes[:, 3], truth.area
-        )
-        boxes = _to_pixels(found.boxes, height, width)
+    def add(self, found: inputs.Detections, truth: inputs.GroundTruth) -> None:
+        """Adds one checked image with boxes in pixels."""
+        gt_boxes = _to_xywh(truth.boxes)
+        own = gt_boxes[:, 2] * gt_boxes[:, 3]
+        # A stated area that is the box's own up to rounding is the box's own.
+        stated = ~np.isclose(truth.area, own, rtol=1e-4) & (truth.area > 0)
+        areas = np.where(stated, truth.area, own)
         self._truth.append((truth.labels, gt_boxes, areas, truth.crowd))
+        boxes = _to_xywh(found.boxes)
         self._found.append((found.classes, boxes, found.scores))
         self._evaluated = None
 
@@ -261,8 +252,7 @@ def _of_class(columns, label):
     return [column[labels == label] for column in others]
 
 
-def _to_pixels(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+def _to_xywh(boxes: np.ndarray) -> np.ndarray:
     """x, y, width, height [n, 4]; an inverted box has no extent."""
-    boxes = boxes * [height, width, height, width]
     size = np.maximum(boxes[:, :1:-1] - boxes[:, 1::-1], 0)
     return np.concatenate([boxes[:, 1::-1], size], axis=1)

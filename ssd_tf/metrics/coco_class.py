@@ -7,7 +7,6 @@ pycocotools takes is that of one class, and processes can share the classes.
 import contextlib
 import io
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import NamedTuple
@@ -191,8 +190,3 @@ def _outcomes(evaluation, num_images: int) -> Outcomes:
         np.concatenate(ignored, axis=1)[:, order],
         num_ground_truth,
     )
-
-
-def default_workers() -> int:
-    """As many processes as this one may use processors."""
-    return len(os.sched_getaffinity(0))

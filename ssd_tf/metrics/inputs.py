@@ -1,8 +1,9 @@
 """What one image gives to every metric, checked once.
 
-Boxes are `[ymin, xmin, ymax, xmax]` relative to the image. Class 0 is padding,
-as in every batch of this package, and is dropped here, so that padded rows
-can be handed over as they are.
+Boxes are `[ymin, xmin, ymax, xmax]`, relative to the image until an
+`ImageResult` has them in pixels. Class 0 is padding, as in every batch of this
+package, and is dropped here, so that padded rows can be handed over as they
+are.
 """
 
 from typing import NamedTuple
@@ -36,13 +37,54 @@ class GroundTruth(NamedTuple):
 
 
 class ImageResult(NamedTuple):
-    """One evaluated image."""
+    """One evaluated image; boxes in pixels of the original."""
 
     source_id: str
-    height: int  # of the original image, pixels
+    height: int
     width: int
     found: Detections
     truth: GroundTruth
+
+
+# Annotations and detections in files are decimals; as float32 shares of the
+# image they have lost the last digits. To the thousandth of a pixel they are
+# again what was written, and an overlap of exactly one half is one half.
+_DECIMALS = 3
+
+
+def to_pixels(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Boxes [n, 4] in [0, 1] -> pixels, rounded to a thousandth.
+
+    Raises:
+      ValueError: an image without pixels.
+    """
+    if not (height > 0 and width > 0):
+        raise ValueError(
+            "Expected the image's height and width in pixels. "
+            f"Received: {height} x {width}"
+        )
+    return np.round(boxes * [height, width, height, width], _DECIMALS)
+
+
+def image_result(
+    source_id: str,
+    height: int,
+    width: int,
+    found: Detections,
+    truth: GroundTruth,
+) -> ImageResult:
+    """An image whose boxes are shares of it.
+
+    Raises:
+      ValueError: an image without pixels.
+    """
+    return ImageResult(
+        source_id,
+        int(height),
+        int(width),
+        found._replace(boxes=to_pixels(found.boxes, height, width)),
+        truth._replace(boxes=to_pixels(truth.boxes, height, width)),
+    )
 
 
 def check_class_names(class_names: list[str]) -> None:

@@ -24,10 +24,18 @@ WORDS = {
 }
 
 
-def size_of(boxes: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
-    """Index int [n] in `NAMES` of boxes [n, 4] at an input (height, width)."""
-    height, width = input_size
-    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0) * [height, width]
+def size_of(
+    boxes: np.ndarray, image: ImageResult, input_size: tuple[int, int]
+) -> np.ndarray:
+    """Index int [n] in `NAMES` of an image's boxes [n, 4], pixels.
+
+    Args:
+      boxes: of the image, or detections on it.
+      image: for its size.
+      input_size: height and width that it is resized to, pixels.
+    """
+    scale = np.divide(input_size, (image.height, image.width))
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0) * scale
     return np.searchsorted(EDGES, np.sqrt(sides.prod(axis=1)), "right") - 1
 
 
@@ -62,10 +70,10 @@ def _of_size(images, class_names, input_size, iou_threshold, size):
     tally = Tally(len(class_names))
     for image in images:
         found, truth = image.found, image.truth
-        other = size_of(truth.boxes, input_size) != size
+        other = size_of(truth.boxes, image, input_size) != size
         truth = truth._replace(difficult=truth.difficult | other)
         hits, skipped = voc.judge(found, truth, iou_threshold)
-        skipped |= ~hits & (size_of(found.boxes, input_size) != size)
+        skipped |= ~hits & (size_of(found.boxes, image, input_size) != size)
         tally.add(
             found.scores[~skipped],
             found.classes[~skipped],

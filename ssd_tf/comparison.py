@@ -1,0 +1,157 @@
+"""Two evaluations of the same images: is the second model better, or lucky?
+
+`matches.npz` lies beside metrics.json and holds, for every detection, whether
+it was right; with it two models are compared on the same resampled images.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ssd_tf import command, files
+from ssd_tf.command import UserError
+from ssd_tf.metrics import bootstrap
+from ssd_tf.metrics.bootstrap import Difference, Judged
+from ssd_tf.metrics.outcomes import Outcomes
+
+MATCHES_FILE = "matches.npz"
+
+
+def save(path: str | os.PathLike, judged: Judged) -> None:
+    """Writes the outcomes of all classes."""
+    arrays = {}
+    for protocol, by_class in judged._asdict().items():
+        arrays[f"{protocol}/names"] = np.array(list(by_class))
+        for number, outcomes in enumerate(by_class.values()):
+            for field, values in outcomes._asdict().items():
+                arrays[f"{protocol}/{number}/{field}"] = values
+    with files.replace_file(path) as temporary:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+
+def load(path: str | os.PathLike) -> Judged:
+    """Reads what `save` wrote.
+
+    Raises:
+      UserError: there is none, or it is another file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Judged(
+                *(_load_protocol(arrays, name) for name in Judged._fields)
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); eval_ssd.py writes it beside "
+            "metrics.json"
+        ) from error
+
+
+def _load_protocol(arrays, protocol):
+    return {
+        str(name): Outcomes(
+            *(
+                arrays[f"{protocol}/{number}/{field}"]
+                for field in Outcomes._fields
+            )
+        )
+        for number, name in enumerate(arrays[f"{protocol}/names"])
+    }
+
+
+def compare(
+    first: str | os.PathLike,
+    second: str | os.PathLike,
+    num_samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Compares two evaluations by their metrics.json.
+
+    Args:
+      first, second: the files.
+      num_samples, seed: of the bootstrap over images.
+
+    Returns:
+      By metric, what the second is better by.
+
+    Raises:
+      UserError: one is not there, or they are not of the same images, classes
+        and protocol.
+    """
+    metrics = [_read(path) for path in (first, second)]
+    for key, what in (
+        ("num_images", "images"),
+        ("ground_truth_sha256", "ground truth"),
+        ("class_names", "classes"),
+        ("protocol", "protocols"),
+    ):
+        a, b = (_comparable(each, key) for each in metrics)
+        if a != b:
+            values = "" if isinstance(a, str | dict) else f" ({a} and {b})"
+            raise UserError(
+                f"{first} and {second}: have different {what}{values}; "
+                "evaluate both on the same split in the same way"
+            )
+    judged = [
+        load(pathlib.Path(path).with_name(MATCHES_FILE))
+        for path in (first, second)
+    ]
+    return bootstrap.compare(
+        *judged, metrics[0]["num_images"], num_samples, seed
+    )
+
+
+def _comparable(metrics: Mapping[str, Any], key: str) -> Any:
+    value = metrics[key]
+    if key == "protocol":  # how each detects is its own affair
+        return {name: value[name] for name in ("VOC", "COCO")}
+    return value
+
+
+def _read(path):
+    path = pathlib.Path(path)
+    try:
+        metrics = json.loads(path.read_text("utf-8"))
+        metrics["ground_truth_sha256"], metrics["class_names"]
+        return metrics
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: is no metrics.json of eval_ssd.py (it has no {error})"
+        ) from error
+
+
+def print_comparison(differences: Mapping[str, Difference]) -> None:
+    """Shows a table of differences with their intervals."""
+
+    def signed(value):
+        return f"{100 * value:+.1f}"
+
+    rows = [
+        [
+            name,
+            f"{100 * each.first:.1f}",
+            f"{100 * each.second:.1f}",
+            signed(each.difference),
+            f"{signed(each.interval.low)} to {signed(each.interval.high)}",
+            _verdict(each.interval),
+        ]
+        for name, each in differences.items()
+    ]
+    command.print_table(
+        f"in %, {100 * bootstrap.LEVEL:.0f} % intervals over the images",
+        ["metric", "first", "second", "difference", "interval", "second is"],
+        rows,
+    )
+
+
+def _verdict(interval: bootstrap.Interval) -> str:
+    if interval.low > 0:
+        return "better"
+    return "worse" if interval.high < 0 else "not told apart"

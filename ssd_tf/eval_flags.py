@@ -1,0 +1,178 @@
+"""The flags of an evaluation, and what two of them mean together."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from ssd_tf import config_flags
+from ssd_tf.command import UserError
+from ssd_tf.config import DetectionParams, EvalParams
+
+
+def define(flag_values: flags.FlagValues) -> None:
+    """Defines all of them."""
+    config_flags.define_dataset(flag_values, split="test")
+    flags.DEFINE_string(
+        "checkpoint_path",
+        None,
+        "What is evaluated: a train_dir, for its latest checkpoint, or a "
+        "checkpoint in one; an exported SavedModel; a .tflite or .onnx file; "
+        "or a .json file of detections in COCO's format.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_string(
+        "image_dir",
+        None,
+        "Images of a COCO annotation file, where they are not beside it.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_string(
+        "eval_dir",
+        None,
+        "Where metrics.json and report/ go [eval_SPLIT beside the checkpoint].",
+        flag_values=flag_values,
+    )
+    for name, default, text in (
+        ("batch_size", 8, "Images at once."),
+        ("max_num_batches", None, "Evaluate the first batches only."),
+    ):
+        flags.DEFINE_integer(
+            name, default, text, lower_bound=1, flag_values=flag_values
+        )
+    _define_metrics(flag_values)
+    flags.DEFINE_boolean(
+        "report", True, "Write the HTML report.", flag_values=flag_values
+    )
+    flags.DEFINE_integer(
+        "report_images",
+        12,
+        "Worst images in the report, and half as many best ones.",
+        lower_bound=0,
+        flag_values=flag_values,
+    )
+    flags.DEFINE_boolean(
+        "save_detections",
+        False,
+        "Write detections.json in COCO's format of results.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_boolean(
+        "wait_for_checkpoints",
+        False,
+        "Evaluate every new checkpoint of a train_dir, until interrupted.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_list(
+        "compare",
+        None,
+        "Two metrics.json of the same images: how much the second is better, "
+        "and whether that is more than chance.",
+        flag_values=flag_values,
+    )
+    config_flags.define(flag_values, DetectionParams())
+
+
+def _define_metrics(flag_values):
+    flags.DEFINE_float(
+        "matching_threshold",
+        0.5,
+        "IoU beyond which a VOC detection is right.",
+        lower_bound=0,
+        upper_bound=0.99,
+        flag_values=flag_values,
+    )
+    flags.DEFINE_list(
+        "coco_iou_thresholds",
+        [],
+        "Overlaps that COCO's AP is the mean over [0.50, 0.55 .. 0.95].",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_integer(
+        "bootstrap",
+        1000,
+        "Resamplings of the images for intervals; 0: none.",
+        lower_bound=0,
+        flag_values=flag_values,
+    )
+    flags.DEFINE_integer(
+        "seed", 0, "Of the resampling.", flag_values=flag_values
+    )
+
+
+def read(flag_values: flags.FlagValues) -> EvalParams:
+    """How to judge, and what to keep.
+
+    Raises:
+      UserError: a value that is none.
+    """
+    return EvalParams(
+        matching_threshold=flag_values.matching_threshold,
+        iou_thresholds=_iou_thresholds(flag_values),
+        bootstrap=flag_values.bootstrap,
+        seed=flag_values.seed,
+        num_workers=os.cpu_count() or 1,
+        report=flag_values.report,
+        report_images=flag_values.report_images,
+        save_detections=flag_values.save_detections,
+    )
+
+
+def read_detection(
+    flag_values: flags.FlagValues, has_options: bool
+) -> DetectionParams:
+    """How to detect.
+
+    Raises:
+      UserError: a flag is given although the detector has its own.
+    """
+    given = config_flags.given(flag_values, DetectionParams())
+    if given and not has_options:
+        raise UserError(
+            f"--{given[0]}: only for a checkpoint; an exported model and a "
+            "file of detections have their own"
+        )
+    return config_flags.read(flag_values, DetectionParams())
+
+
+def _iou_thresholds(flag_values):
+    """What --coco_iou_thresholds says; None for COCO's own."""
+    words = flag_values.coco_iou_thresholds
+    if not words:
+        return None
+    try:
+        numbers = tuple(float(word) for word in words)
+    except ValueError:
+        numbers = (0.0,)
+    rising = list(numbers) == sorted({*numbers})
+    if not (rising and 0 < numbers[0] and numbers[-1] <= 1):
+        raise UserError(
+            f"--coco_iou_thresholds={','.join(words)}: expected rising "
+            "overlaps above 0 and up to 1, separated by commas"
+        )
+    return numbers
+
+
+def joined_compare(argv: Sequence[str]) -> list[str]:
+    """The arguments, with `--compare A B` as absl wants it: `--compare=A,B`."""
+    argv = list(argv)
+    if "--compare" in argv:
+        at = argv.index("--compare")
+        argv[at : at + 3] = ["--compare=" + ",".join(argv[at + 1 : at + 3])]
+    return argv
+
+
+def eval_dir(flag_values: flags.FlagValues, evaluated: str) -> pathlib.Path:
+    """Where the results go.
+
+    Args:
+      flag_values: with --eval_dir and --dataset_split_name.
+      evaluated: the checkpoint's prefix, or the path of another model.
+    """
+    if flag_values.eval_dir:
+        return pathlib.Path(flag_values.eval_dir)
+    path, split = pathlib.Path(evaluated), flag_values.dataset_split_name
+    is_checkpoint = path.with_name(path.name + ".index").is_file()
+    name = f"eval_{split}" if is_checkpoint else f"eval_{split}_{path.stem}"
+    return path.parent / name

@@ -1,0 +1,211 @@
+"""Whatever can be evaluated, behind one function from a batch to detections.
+
+A train_dir or checkpoint, an exported SavedModel, a TFLite or ONNX file, or the
+detections that somebody has written into COCO's JSON.
+"""
+
+import functools
+import os
+import pathlib
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from ssd_tf import (
+    boxes,
+    checkpoint,
+    coco_results,
+    input_pipeline,
+    preprocessing,
+    runtimes,
+    serving,
+)
+from ssd_tf.config import DetectionParams
+from ssd_tf.detection import Detections
+
+Example = Mapping[str, tf.Tensor]
+
+
+class Predictor(NamedTuple):
+    """A detector, or what one has left."""
+
+    # From a parsed record to what it wants in its batches; within tf.data.
+    prepare: Callable[[Example], Example]
+    # From such a batch to NumPy arrays.
+    predict: Callable[[Example], Detections]
+    source: dict[str, Any]  # what it is, for a report
+    input_size: tuple[int, int] | None = None  # height, width, pixels
+    anchors: np.ndarray | None = None  # float32 [A, 4], corners
+    protocol: Mapping[str, Any] = types.MappingProxyType(
+        {}
+    )  # how it detects, where that is known
+    # Of a file of detections: the images that it has some of.
+    image_ids: frozenset[str] | None = None
+
+
+def is_detections(path: str | os.PathLike) -> bool:
+    """Whether a path means a file of detections, which needs no images."""
+    path = pathlib.Path(path)
+    return path.suffix == ".json" and not path.is_dir()
+
+
+def has_options(path: str | os.PathLike) -> bool:
+    """Whether `DetectionParams` can be chosen: only for a checkpoint."""
+    return not (_is_file(path) or serving.find_saved_model(path))
+
+
+def _is_file(path):
+    return pathlib.Path(path).suffix in (".json", ".tflite", ".onnx")
+
+
+def class_names(path: str | os.PathLike) -> tuple[str, ...] | None:
+    """The classes of a detector; None where its file does not say.
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    if _is_file(path):
+        return None
+    saved_model = serving.find_saved_model(path)
+    if saved_model:
+        return serving.read_labels(saved_model)
+    return checkpoint.load_config(path).class_names
+
+
+def load(
+    path: str | os.PathLike,
+    options: DetectionParams,
+    category_ids: Sequence[int],
+) -> Predictor:
+    """Loads a detector.
+
+    Args:
+      path: of any kind above; an export may be the folder of its versions.
+      options: of a checkpoint's detections; all others have their own.
+      category_ids: of the classes in COCO's JSON.
+
+    Raises:
+      UserError: there is none, or it cannot be run here.
+    """
+    path = pathlib.Path(path)
+    if is_detections(path):
+        return _of_detections(path, category_ids)
+    if path.suffix == ".tflite":
+        return _of_runtime(path, runtimes.load_tflite(path))
+    if path.suffix == ".onnx":
+        return _of_runtime(path, runtimes.load_onnx(path))
+    saved_model = serving.find_saved_model(path)
+    if saved_model:
+        return _of_saved_model(saved_model)
+    return _of_checkpoint(checkpoint.find(path), options)
+
+
+def _of_checkpoint(prefix, options):
+    net = checkpoint.load_net(prefix)
+    detect = tf.function(lambda images: net.detect(images, options))
+
+    def predict(batch: Example) -> Detections:
+        return Detections(*(x.numpy() for x in detect(batch["image"])))
+
+    return Predictor(
+        functools.partial(input_pipeline.prepare_for_eval, params=net.params),
+        predict,
+        {
+            "kind": "checkpoint",
+            "checkpoint": str(prefix),
+            "step": checkpoint.step_of(prefix),
+            "model_name": net.params.model_name,
+            "input_size": net.params.img_shape,
+        },
+        net.params.img_shape,
+        boxes.to_corners(np.asarray(net.flat_anchors)),
+        {"detections": vars(options)},
+    )
+
+
+def _with_size(record: Example) -> tuple[Example, tf.Tensor]:
+    """A record with its image's true size, and the decoded image."""
+    image = preprocessing.decode(record["image"])
+    size = {"height": tf.shape(image)[0], "width": tf.shape(image)[1]}
+    return {**record, **size}, image
+
+
+def _of_saved_model(path):
+    run, _ = serving.load_predictor(path)
+
+    def predict(batch: Example) -> Detections:
+        return Detections(**run(batch["image"].numpy().tolist()))
+
+    return Predictor(
+        lambda record: _with_size(record)[0],
+        predict,
+        {"kind": "SavedModel", "checkpoint": str(path)},
+    )
+
+
+def _of_runtime(path, runtime):
+    def prepare(record: Example) -> Example:
+        record, image = _with_size(record)
+        return {
+            **record,
+            "image": preprocessing.resize(image, runtime.input_size),
+        }
+
+    def predict(batch: Example) -> Detections:
+        found = runtime.run(batch["image"].numpy())
+        return Detections(*(found[name] for name in runtimes.NAMES))
+
+    source = {
+        "kind": runtime.name,
+        "checkpoint": str(path),
+        "input_size": runtime.input_size,
+    }
+    return Predictor(prepare, predict, source, runtime.input_size)
+
+
+def _of_detections(path, category_ids):
+    by_image = coco_results.read(path, category_ids)
+
+    def prepare(record: Example) -> Example:
+        # Other tools' records do not always state the size.
+        stated = (record["height"] > 0) & (record["width"] > 0)
+        size = tf.stack([record["height"], record["width"]])
+        size = tf.cond(
+            stated,
+            lambda: tf.cast(size, tf.int32),
+            lambda: tf.shape(preprocessing.decode(record["image"]))[:2],
+        )
+        others = {key: x for key, x in record.items() if key != "image"}
+        return {**others, "height": size[0], "width": size[1]}
+
+    def predict(batch: Example) -> Detections:
+        found = [
+            by_image.get(name.decode(), coco_results.NOTHING)
+            for name in batch["source_id"].numpy()
+        ]
+        sizes = np.stack([batch["height"], batch["width"]] * 2, axis=-1)
+        return _padded(found, sizes)
+
+    return Predictor(
+        prepare,
+        predict,
+        {"kind": "detections", "checkpoint": str(path)},
+        image_ids=frozenset(by_image),
+    )
+
+
+def _padded(found, sizes):
+    """Detections of images in pixels -> a batch of shares of the images."""
+    counts = np.array([len(each.scores) for each in found])
+    shape = len(found), counts.max(initial=0)
+    result = Detections(
+        np.zeros((*shape, 4)), np.zeros(shape), np.zeros(shape, int), counts
+    )
+    for index, (each, count) in enumerate(zip(found, counts, strict=True)):
+        result.detection_boxes[index, :count] = each.boxes / sizes[index]
+        result.detection_scores[index, :count] = each.scores
+        result.detection_classes[index, :count] = each.classes
+    return result

@@ -1,0 +1,109 @@
+"""The images of a report, drawn with what is right and wrong on them."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ssd_tf import drawing
+from ssd_tf.metrics.inputs import ImageResult
+from ssd_tf.metrics.ranking import Judgement
+
+RIGHT, WRONG, MISSED = (40, 170, 70), (225, 50, 50), (255, 160, 0)
+# Longer sides are reduced to this many pixels.
+MAX_SIDE = 640
+_QUALITY = 82
+
+
+class Drawn(NamedTuple):
+    """An image of the report."""
+
+    source_id: str
+    data_uri: str
+    width: int
+    height: int
+    caption: str  # numbers
+    reason: str  # what is wrong
+
+
+def draw(
+    pixels: np.ndarray,
+    image: ImageResult,
+    judgement: Judgement,
+    class_names: Sequence[str],
+) -> Drawn:
+    """Draws one image.
+
+    Right detections are green, wrong ones red, missed boxes orange.
+
+    Args:
+      pixels: uint8 [h, w, 3], the original.
+      image: its detections and truth.
+      judgement: of `ranking.judge`.
+      class_names: of the classes 1, 2, ...
+    """
+    picture = _fit(Image.fromarray(pixels))
+    size = [image.height, image.width] * 2
+    found = [column[judgement.kept] for column in image.found]
+    texts = [
+        f"{class_names[label - 1]} {score:.2f}"
+        for label, score in zip(found[2].tolist(), found[1], strict=True)
+    ]
+    missed = image.truth.boxes[judgement.missed] / size
+    names = [
+        class_names[label - 1] for label in image.truth.labels[judgement.missed]
+    ]
+    drawing.draw_tagged(picture, missed, names, MISSED)
+    wrong = judgement.kind > 0
+    for chosen, color in ((~wrong, RIGHT), (wrong, WRONG)):
+        chosen = np.flatnonzero(chosen)
+        boxes = found[0][chosen] / size
+        drawing.draw_tagged(picture, boxes, [texts[k] for k in chosen], color)
+    return Drawn(
+        image.source_id,
+        _data_uri(picture),
+        *picture.size,
+        f"F1 {judgement.f1:.2f}: {judgement.num_right} right, "
+        f"{wrong.sum()} wrong, {len(missed)} missed",
+        judgement.reason,
+    )
+
+
+def _fit(picture: Image.Image) -> Image.Image:
+    scale = min(1.0, MAX_SIDE / max(picture.size))
+    size = [max(1, round(scale * side)) for side in picture.size]
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def _data_uri(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=_QUALITY)
+    encoded = base64.b64encode(file.getvalue()).decode("ascii")
+    return f"data:image/jpeg;base64,{encoded}"
+
+
+def draw_all(
+    pixels: Mapping[str, np.ndarray],
+    images: Sequence[ImageResult],
+    judgements: Sequence[Judgement],
+    class_names: Sequence[str],
+) -> list[Drawn]:
+    """Draws judged images, in the order of the judgements.
+
+    Args:
+      pixels: of each image's id; those without are left out.
+      images: all of the data set.
+      judgements: of those to be drawn.
+      class_names: of the classes 1, 2, ...
+    """
+    drawn = []
+    for judgement in judgements:
+        image = images[judgement.index]
+        found = pixels.get(image.source_id)
+        # Another tool's records may give two images one id.
+        if found is not None and found.shape[:2] == image[1:3]:
+            drawn.append(draw(found, image, judgement, class_names))
+    return drawn
