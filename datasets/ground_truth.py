@@ -158,7 +158,7 @@ def _of_coco(path, split, image_dir, class_names):
     source = {
         "kind": "coco",
         "dataset_dir": str(file),
-        "split": split,
+        "split": file.stem,
         "manifest_sha256": _sha256(file),
     }
     return _of_annotations("coco", items, names, ids, source)

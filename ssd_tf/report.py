@@ -202,7 +202,7 @@ def _overlap_chart(by_iou):
         "IoU",
         "AP",
         [Line(overlaps, by_iou["mAP"], dots=True)],
-        x_range=(overlaps[0], overlaps[-1]),
+        x_range=(0.5 if overlaps[0] >= 0.5 else 0.0, 1.0),
     )
 
 

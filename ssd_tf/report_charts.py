@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 _SIDE = 200
 _LEFT, _TOP, _RIGHT, _BOTTOM = 34, 8, 10, 30
 _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
-# Points of a curve that are drawn: more cannot be seen.
-_MAX_POINTS = 200
+# Points of a line that are nearer than this to the one before are left out.
+_RESOLUTION = 0.4
 
 
 class Line(NamedTuple):
@@ -99,11 +99,9 @@ def _labels(x_label, y_label):
 
 
 def _line(line, place):
-    chosen = range(len(line.x))
-    if len(line.x) > _MAX_POINTS:
-        ends = np.linspace(0, len(line.x) - 1, _MAX_POINTS)
-        chosen = np.unique(np.rint(ends).astype(int))
-    points = [place(line.x[k], line.y[k]) for k in chosen]
+    points = [place(x, y) for x, y in zip(line.x, line.y, strict=True)]
+    if points and not line.dots:
+        points = _visible(np.array(points))
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     drawn = f'<polyline class="{escape(line.style)}" points="{path}"/>'
     if line.dots:
@@ -114,6 +112,13 @@ def _line(line, place):
     return Markup(drawn)
 
 
+def _visible(points):
+    """The points [n, 2] of which each can be told from the one before."""
+    cells = np.rint(points / _RESOLUTION)
+    moved = (np.diff(cells, axis=0) != 0).any(axis=1)
+    return points[np.append(True, moved)]
+
+
 def _mark(mark, place):
     return Markup(
         '<circle class="mark" cx="{:.1f}" cy="{:.1f}" r="4">'
@@ -122,7 +127,7 @@ def _mark(mark, place):
 
 
 def bar_chart(
-    title: str, bars: Sequence[tuple[str, float, str]], width: int = 520
+    title: str, bars: Sequence[tuple[str, float, str]], width: int = 400
 ) -> Markup:
     """Horizontal bars from zero, one below the other.
 
@@ -131,7 +136,7 @@ def bar_chart(
       bars: name, length (negative ones are drawn as none), text behind it.
       width: units of the viewBox.
     """
-    row, names, texts = 26, 110, 150
+    row, names, texts = 24, 92, 84
     longest = max([length for _, length, _ in bars if length > 0], default=1)
     parts = []
     for index, (name, length, text) in enumerate(bars):
