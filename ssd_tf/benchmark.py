@@ -5,8 +5,9 @@
 Prints the median time per image of each stage: decode (with augmentation, on
 all cores and on one), encode, loss (with its gradient), forward, bare (the
 same Keras layers with nothing of SSD's around them), detect (decoding and
-suppression), inference (JPEG to detections) and train (a whole step, and the
-network's part of it). All is warm: neither compilation nor the first calls
+suppression), inference (JPEG to detections), evaluate (records to judged
+boxes), metrics (VOC's and COCO's numbers of them) and train (a whole step, and
+the network's part of it). All is warm: neither compilation nor the first calls
 count. The cases take turns, so that a slow spell of the machine falls on all
 of them. Ratios are medians of those of every turn.
 
@@ -33,6 +34,8 @@ STAGES = (
     "bare",
     "detect",
     "inference",
+    "evaluate",
+    "metrics",
     "train",
 )
 Case = tuple[str, str]  # its stage and its name
@@ -45,6 +48,10 @@ RATIOS: dict[str, tuple[Case, Case]] = {
     "forward_over_bare": (
         ("forward", "whole network"),
         ("bare", "its layers alone"),
+    ),
+    "evaluation_over_detections": (
+        ("evaluate", "JPEG to judged boxes"),
+        ("evaluate", "detections alone"),
     ),
     "network_over_step": (("train", "network alone"), _STEP),
     "step_over_torchvision": (_STEP, _TORCHVISION),

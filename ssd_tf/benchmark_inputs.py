@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_tf import input_pipeline, preprocessing
+from ssd_tf.metrics import inputs
+from ssd_tf.metrics.inputs import ImageResult
 from ssd_tf.nets import nets_factory
 from ssd_tf.nets.ssd import SSDNet, split_layers
 
@@ -75,6 +77,33 @@ def images(net: SSDNet, batch_size: int) -> tf.Tensor:
     shape = (batch_size, *net.params.img_shape, 3)
     pixels = tf.random.stateless_uniform(shape, (0, 0), maxval=255.0)
     return preprocessing.whiten(pixels, net.params)
+
+
+def image_results(
+    num_images: int, num_detections: int, num_classes: int
+) -> list[ImageResult]:
+    """Evaluated images like COCO's: 7 boxes each on average, many mistakes."""
+    random = np.random.default_rng(0)
+    found = []
+    for number in range(num_images):
+        count = random.integers(1, 15)
+        gt_boxes = boxes(random, count)
+        labels = random.integers(1, num_classes + 1, count)
+        near = random.integers(0, count, num_detections)
+        guesses = random.integers(1, num_classes + 1, num_detections)
+        is_right = random.random(num_detections) < 0.4
+        noise = random.normal(0, 0.02, (num_detections, 4))
+        detections = inputs.detections(
+            gt_boxes[near] + noise,
+            random.random(num_detections),
+            np.where(is_right, labels[near], guesses),
+            num_classes,
+        )
+        truth = inputs.ground_truth(gt_boxes, labels, None, None, num_classes)
+        found.append(
+            inputs.image_result(str(number), *PHOTO_SIZE, detections, truth)
+        )
+    return found
 
 
 def outputs(net: SSDNet, batch_size: int, trained: bool) -> list:

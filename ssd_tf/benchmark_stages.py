@@ -5,6 +5,7 @@ functions that take one warm measurement: wall-clock seconds per image, the
 results fetched. Inputs are made on the fly, the same in every run.
 """
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ from ssd_tf import (
     serving,
     train_step,
 )
+from ssd_tf import evaluate as evaluate_lib
 from ssd_tf.benchmark_timing import Measure, seconds, warmed
 from ssd_tf.config import DetectionParams
 from ssd_tf.nets.layers import L2Normalization
@@ -31,6 +33,8 @@ from ssd_tf.recipe import AUGMENTATIONS, TrainParams
 MATCH_THRESHOLD = TrainParams().loss.match_threshold
 NUM_BOXES = (1, 10, 40, 200)
 NUM_PHOTOS = 32
+# As many of COCO's 5000 images and 80 classes are judged in one measurement.
+NUM_JUDGED, NUM_COCO_CLASSES = 1000, 80
 # tf.data finds its number of threads in the first second or two.
 PIPELINE_WARM_SECONDS = 2.0
 
@@ -47,21 +51,26 @@ def _fetched(function: Callable[..., Any], *args, images: int) -> Measure:
     return warmed(call, images)
 
 
-def decode(net: SSDNet, batch_size: int) -> dict[str, Measure]:
-    """The training input: decode, augment, resize, whiten, batch."""
-    photos = [inputs.photo(seed) for seed in range(NUM_PHOTOS)]
-    boxes = inputs.boxes(np.random.default_rng(0), NUM_PHOTOS, 5)
+def _records(number: int) -> tf.data.Dataset:
+    """Parsed records of photos with five boxes each."""
+    photos = [inputs.photo(seed) for seed in range(number)]
+    boxes = inputs.boxes(np.random.default_rng(0), number, 5)
     no = np.zeros(boxes.shape[:2], bool)
-    records = tf.data.Dataset.from_tensor_slices(
+    return tf.data.Dataset.from_tensor_slices(
         {
             "image": photos,
             "boxes": boxes,
             "labels": np.ones(boxes.shape[:2], np.int64),
             "difficult": no,
             "crowd": no,
-            "source_id": [str(seed) for seed in range(NUM_PHOTOS)],
+            "source_id": [str(seed) for seed in range(number)],
         }
     )
+
+
+def decode(net: SSDNet, batch_size: int) -> dict[str, Measure]:
+    """The training input: decode, augment, resize, whiten, batch."""
+    records = _records(NUM_PHOTOS)
 
     def batches(augmentation, threads=0):
         options = tf.data.Options()
@@ -227,6 +236,45 @@ def _network_step(net, optimizer, compiled):
     return step
 
 
+def evaluate(net: SSDNet, batch_size: int) -> dict[str, Measure]:
+    """The detecting part of an evaluation, from JPEGs in records to boxes.
+
+    And the network and suppression alone, on a batch that is ready.
+    """
+    number = batch_size * -(-NUM_PHOTOS // batch_size)
+    batches = input_pipeline.make_for_eval(
+        _records(number), net.params, batch_size
+    )
+    detect = evaluate_lib.make_detect(net)
+    num_classes = net.params.num_classes - 1
+
+    def predict(batch):
+        return [part.numpy() for part in detect(batch["image"])]
+
+    def collect():
+        evaluate_lib.collect(predict, batches, num_classes, quiet=True)
+
+    ready = next(iter(batches))
+    return {
+        "JPEG to judged boxes": warmed(collect, number),
+        "detections alone": warmed(lambda: predict(ready), batch_size),
+    }
+
+
+def metrics(net: SSDNet, batch_size: int) -> dict[str, Measure]:
+    """VOC's and COCO's numbers of images with 100 detections each."""
+    del net, batch_size
+    images = inputs.image_results(
+        NUM_JUDGED, num_detections=100, num_classes=NUM_COCO_CLASSES
+    )
+    names = [f"class {k}" for k in range(NUM_COCO_CLASSES)]
+
+    def measure():
+        evaluate_lib.measure(images, names, num_workers=os.cpu_count() or 1)
+
+    return {f"{NUM_COCO_CLASSES} classes": warmed(measure, len(images))}
+
+
 MAKERS = {
     "decode": decode,
     "encode": encode,
@@ -235,5 +283,7 @@ MAKERS = {
     "bare": bare,
     "detect": detect,
     "inference": inference,
+    "evaluate": evaluate,
+    "metrics": metrics,
     "train": train,
 }

@@ -174,5 +174,5 @@ def eval_dir(flag_values: flags.FlagValues, evaluated: str) -> pathlib.Path:
         return pathlib.Path(flag_values.eval_dir)
     path, split = pathlib.Path(evaluated), flag_values.dataset_split_name
     is_checkpoint = path.with_name(path.name + ".index").is_file()
-    name = f"eval_{split}" if is_checkpoint else f"eval_{split}_{path.stem}"
+    name = f"eval_{split}" if is_checkpoint else f"eval_{split}_{path.name}"
     return path.parent / name

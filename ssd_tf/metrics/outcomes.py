@@ -136,7 +136,8 @@ def resampled(
 ) -> np.ndarray:
     """Average precision of a class in samples of the images.
 
-    Exactly that of a data set in which image i stands `weights[s, i]` times.
+    Exactly that of a data set in which image i stands `weights[s, i]` times,
+    but that copies of a detection stand before another one of its score.
 
     Args:
       outcomes: of the class.

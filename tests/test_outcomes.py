@@ -1,0 +1,81 @@
+"""A resampled average precision is that of the images, drawn again."""
+
+import evaluated
+import numpy as np
+import pytest
+
+from ssd_tf.metrics import bootstrap, coco, outcomes, voc
+from ssd_tf.metrics.coco import COCOMetric
+from ssd_tf.metrics.voc import VOCMetric
+
+NAMES = evaluated.NAMES
+
+
+def metrics_of(images):
+    both = VOCMetric(NAMES), COCOMetric(NAMES)
+    for image in images:
+        for metric in both:
+            metric.add(image.found, image.truth)
+    return both
+
+
+def judged_of(images):
+    return bootstrap.Judged(*(x.outcomes() for x in metrics_of(images)))
+
+
+def official(images):
+    voc_metric, coco_metric = metrics_of(images)
+    return {**voc_metric.result(), **coco_metric.result()}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_weights_count_as_copies(seed):
+    # Where two scores of an image are equal, copies are ranked otherwise.
+    images = evaluated.random_images(seed, ties=False)
+    rng = np.random.default_rng(seed)
+    weights = rng.integers(0, 4, (3, len(images)))
+    samples = bootstrap.sample(judged_of(images), weights)
+    for row, weight in enumerate(weights):
+        copies = [
+            image
+            for image, times in zip(images, weight, strict=True)
+            for _ in range(times)
+        ]
+        expected = official(copies)
+        for name, values in samples.items():
+            if expected[name] is None:
+                assert np.isnan(values[row])
+            else:
+                assert values[row] == pytest.approx(expected[name], abs=1e-12)
+
+
+def test_in_steps_as_at_once(monkeypatch):
+    images = evaluated.random_images(1)
+    weights = bootstrap.draw(len(images), 50, seed=0)
+    judged = judged_of(images)
+    at_once = bootstrap.sample(judged, weights)
+    monkeypatch.setattr(outcomes, "_CHUNK", 100)
+    for name, values in bootstrap.sample(judged, weights).items():
+        np.testing.assert_array_equal(values, at_once[name])
+
+
+def test_without_detections_the_average_is_0_and_without_truth_none():
+    box = [0, 0, 10, 10]
+    judged = judged_of([evaluated.image(truth=[(box, 1)]), evaluated.image()])
+    cat = judged.voc["cat"]
+    weights = np.array([[1, 1], [0, 2]])
+    for recalls in (None, voc.RECALL_THRESHOLDS, coco.RECALLS):
+        values = outcomes.resampled(cat, weights, recalls)
+        np.testing.assert_array_equal(values, [0, np.nan])
+
+
+def test_curve_counted_by_hand():
+    # Hit, miss, hit of 4: precision 1, 1/2, 2/3 at recall 1/4, 1/4, 1/2.
+    curve = outcomes.precision_recall(np.array([True, False, True]), 4)
+    np.testing.assert_allclose(
+        curve, [[1, 1 / 2, 2 / 3], [1 / 4, 1 / 4, 1 / 2]]
+    )
+    assert outcomes.area_under(*curve) == pytest.approx(1 / 4 + 1 / 4 * 2 / 3)
+    recalls = np.array([0, 0.25, 0.3, 0.5, 0.6])
+    expected = (1 + 1 + 2 / 3 + 2 / 3 + 0) / 5
+    assert outcomes.at_recalls(*curve, recalls) == pytest.approx(expected)
