@@ -61,7 +61,7 @@ class GroundTruth:
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     read: Callable[..., tf.data.Dataset]
-    problems: dict[str, Problem]
+    problems: dict[Any, Problem]
     source: dict[str, Any]
 
 
@@ -178,7 +178,8 @@ def _of_annotations(kind, items, names, ids, source):
         raise UserError(
             f"{source['dataset_dir']}: no image in split {source['split']!r}"
         )
-    problems = {str(x): x for x in items if isinstance(x, Problem)}
+    problems = {}
+    _note(problems, (item for item in items if isinstance(item, Problem)))
 
     def read(with_images=True, only=None):
         check = workers.check if with_images else _without_image
@@ -187,7 +188,7 @@ def _of_annotations(kind, items, names, ids, source):
             for item in annotations:
                 if only is None or item.source_id in only:
                     checked, found = check(item, names)
-                    problems.update((str(each), each) for each in found)
+                    _note(problems, found)
                     if checked is not None:
                         yield _as_record(checked, names)
 
@@ -204,6 +205,11 @@ def _of_annotations(kind, items, names, ids, source):
         problems,
         source,
     )
+
+
+def _note(problems, found):
+    """Adds problems, each once however often its image is read."""
+    problems.update(((x.file, x.kind, x.box), x) for x in found)
 
 
 def _without_image(item: Annotation, names: Sequence[str]) -> workers.Outcome:

@@ -127,12 +127,13 @@ def _named(names):
     return f"{len(names)} ({', '.join(names[:_MAX_NAMED])}{more})"
 
 
-def _problems(problems: Mapping[str, Any]) -> dict[str, str]:
+def _problems(problems: Mapping[Any, Any]) -> dict[str, str]:
     """Annotations that were skipped, dropped or cut, counted and named."""
     by_kind = collections.defaultdict(list)
-    for text, problem in problems.items():
+    for problem in problems.values():
         if problem.action != "mended":
-            by_kind[f"{problem.kind}, {problem.action}"].append(text)
+            kind = f"{problem.kind}, {problem.action}"
+            by_kind[kind].append(str(problem))
     return {kind: _named(texts) for kind, texts in by_kind.items()}
 
 

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from ssd_tf.metrics import coco_class
 from ssd_tf.metrics.coco import METRICS, COCOMetric
 
 DATA = pathlib.Path(__file__).parent / "data" / "eval_golden" / "coco"
@@ -38,13 +39,13 @@ def rows_of_image(rows, image, labels):
     return boxes / size, [labels[row["category_id"]] for row in rows], rows
 
 
-def test_reproduces_pycocotools():
+def golden_metric(**options):
+    """pycocotools' case, from its files."""
     truth = json.loads((DATA / "ground_truth.json").read_text())
     found = json.loads((DATA / "detections.json").read_text())
     categories = truth["categories"]
     labels = {row["id"]: k for k, row in enumerate(categories, start=1)}
-    metric = COCOMetric([row["name"] for row in categories])
-    # pycocotools takes images by id, and some scores are equal.
+    metric = COCOMetric([row["name"] for row in categories], **options)
     for image in sorted(truth["images"], key=lambda image: image["id"]):
         gt = rows_of_image(truth["annotations"], image, labels)
         boxes, classes, rows = rows_of_image(found, image, labels)
@@ -57,6 +58,10 @@ def test_reproduces_pycocotools():
             height=image["height"],
             width=image["width"],
         )
+    return metric
+
+
+def test_reproduces_pycocotools():
     expected = {
         "AP": 0.503647,
         "AP50": 0.696973,
@@ -71,7 +76,7 @@ def test_reproduces_pycocotools():
         "AR_medium": 0.603130,
         "AR_large": 0.553744,
     }
-    result = metric.result()
+    result = golden_metric().result()
     assert list(expected) == list(METRICS)
     for name, value in expected.items():
         assert result[f"COCO/{name}"] == pytest.approx(value, abs=1e-6)
@@ -214,3 +219,70 @@ def test_unusable_input_is_refused(change, message):
 def test_unusable_class_names_are_refused():
     with pytest.raises(ValueError, match="distinct class names"):
         COCOMetric(["cat", "cat"])
+
+
+def test_a_class_alone_has_pycocotools_numbers():
+    """Every class against pycocotools on the files, told of one category."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth = COCO(DATA / "ground_truth.json")
+    found = truth.loadRes(str(DATA / "detections.json"))
+    per_class = golden_metric().per_class()
+    for category in truth.loadCats(truth.getCatIds()):
+        evaluation = COCOeval(truth, found, "bbox")
+        evaluation.params.catIds = [category["id"]]
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        numbers = per_class[category["name"]]
+        for name, value in zip(METRICS, evaluation.stats, strict=True):
+            if value < 0:
+                assert numbers[name] is None
+            else:
+                assert numbers[name] == pytest.approx(value, abs=1e-12)
+
+
+def test_at_any_overlap():
+    metric = golden_metric()
+    result, by_iou = metric.result(), metric.by_iou()
+    assert by_iou["mAP"][0] == pytest.approx(result["COCO/AP50"])
+    assert by_iou["mAP"][5] == pytest.approx(result["COCO/AP75"])
+    assert np.mean(by_iou["mAP"]) == pytest.approx(result["COCO/AP"])
+    for name, numbers in metric.per_class().items():
+        if numbers["AP"] is None:
+            assert by_iou[name] == [None] * 10
+        else:
+            assert by_iou[name][0] == pytest.approx(numbers["AP50"])
+    low = golden_metric(iou_thresholds=(0.3, 0.75)).result()
+    assert low["COCO/AP75"] == pytest.approx(result["COCO/AP75"])
+    assert low["COCO/AP"] > result["COCO/AP"]
+    assert low["COCO/AP50"] is None
+    assert "not among" in low["COCO/left_out"]["COCO/AP50"]
+
+
+@pytest.mark.parametrize("overlaps", [(), (0.0, 0.5), (0.75, 0.5), (0.5, 1.1)])
+def test_unusable_overlaps_are_refused(overlaps):
+    with pytest.raises(ValueError, match="rising iou_thresholds"):
+        COCOMetric(NAMES, overlaps)
+
+
+def test_processes_share_the_classes(monkeypatch):
+    alone = golden_metric().result()
+    monkeypatch.setattr(coco_class, "_DETECTIONS_PER_WORKER", 1)
+    assert golden_metric().result(num_workers=2) == alone
+
+
+def test_a_stated_area_decides_the_size():
+    # A mask of 900 of the 2500 pixels of its box: small by area.
+    masked = update(COCOMetric(NAMES), truth=[(MEDIUM, 1)], area=[900])
+    assert masked.result()["COCO/AP_small"] == 0
+    assert masked.result()["COCO/AP_medium"] is None
+    unknown = update(COCOMetric(NAMES), truth=[(MEDIUM, 1)], area=[0])
+    assert unknown.result()["COCO/AP_small"] is None
+    # 32 x 32 pixels are small and medium, whatever float32 made of them.
+    box = np.array([[10 / 375, 20 / 500, 42 / 375, 52 / 500]], np.float32)
+    metric = COCOMetric(NAMES)
+    metric.update([], [], [], box, [1], height=375, width=500, area=[1024.0001])
+    for size in ("small", "medium"):
+        assert metric.result()[f"COCO/AP_{size}"] == 0
