@@ -116,7 +116,9 @@ def _visible(points):
     """The points [n, 2] of which each can be told from the one before."""
     cells = np.rint(points / _RESOLUTION)
     moved = (np.diff(cells, axis=0) != 0).any(axis=1)
-    return points[np.append(True, moved)]
+    shown = np.append(True, moved)
+    shown[-1] = True
+    return points[shown]
 
 
 def _mark(mark, place):

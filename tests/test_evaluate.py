@@ -1,6 +1,7 @@
 """Every image once, whatever the batch size, and the right numbers."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -127,3 +128,128 @@ def test_mistakes_are_one_line(trained, flag, message):
         f"--checkpoint_path={trained.train_dir}",
         flag,
     )
+
+
+def run(trained, eval_dir, *flags, checkpoint=None):
+    """Evaluates by the command; its output and what it has written."""
+    output = finish(
+        start(
+            "eval_ssd.py",
+            f"--dataset_dir={trained.dataset_dir}",
+            f"--checkpoint_path={checkpoint or trained.train_dir}",
+            f"--eval_dir={eval_dir}",
+            *flags,
+        )
+    )
+    return output, json.loads((eval_dir / "metrics.json").read_text())
+
+
+def metrics_alone(metrics):
+    return {
+        key: value
+        for key, value in metrics.items()
+        if key.startswith(("AP_VOC", "COCO", "num_", "ground_truth"))
+    }
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, tmp_path_factory):
+    """A folder with all that an evaluation writes, its output and metrics."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    return folder, *run(trained, folder, "--save_detections", "--bootstrap=200")
+
+
+def test_all_that_an_evaluation_leaves(evaluated, trained):
+    folder, output, metrics = evaluated
+    names = {str(x.relative_to(folder)) for x in folder.rglob("*")}
+    assert names == {
+        "metrics.json",
+        "matches.npz",
+        "detections.json",
+        "report",
+        "report/index.html",
+    }
+    assert str(folder / "report/index.html") in output
+    assert "95 % intervals over the images" in output
+    page = (folder / "report/index.html").read_text()
+    # Six best images; of twelve all have a mistake after four steps.
+    assert page.count("<img ") == 12 + 6
+    assert f"--checkpoint_path={trained.train_dir}" in page
+    assert metrics["data"]["manifest_sha256"] in page
+    assert metrics["bootstrap"]["samples"] == 200
+    assert metrics["model"]["model_name"] == trained.settings.params.model_name
+    coverage = metrics["anchor_coverage"]["all"]["all"]
+    boxes = sum(x["ground_truth"] for x in metrics["per_class"].values())
+    assert coverage["boxes"] == boxes > 0
+    assert (
+        sum(metrics["sizes"][size]["mAP"]["boxes"] for size in metrics["sizes"])
+        == boxes
+    )
+
+
+def test_detections_of_a_file_have_the_same_metrics(
+    evaluated, trained, tmp_path
+):
+    folder, _, metrics = evaluated
+    _, again = run(trained, tmp_path, checkpoint=folder / "detections.json")
+    assert metrics_alone(again) == metrics_alone(metrics)
+    assert again["model"]["kind"] == "detections"
+    assert again["sizes"] is None and again["anchor_coverage"] is None
+    raw = trained.dataset_dir.parent / "raw"
+    _, of_tree = run(
+        trained,
+        tmp_path / "tree",
+        f"--dataset_dir={raw}",
+        checkpoint=folder / "detections.json",
+    )
+    # The tree has the images' exact boxes, the records float32 shares of it.
+    assert of_tree["data"]["kind"] == "voc"
+    assert metrics_alone(of_tree) == metrics_alone(metrics)
+
+
+def test_only_the_first_batches_and_nothing_but_metrics(trained, tmp_path):
+    output, metrics = run(
+        trained,
+        tmp_path,
+        *("--max_num_batches=2", "--batch_size=5", "--noreport"),
+        *("--bootstrap=0", "--coco_iou_thresholds=0.3,0.5"),
+    )
+    assert metrics["num_images"] == 10
+    assert metrics["bootstrap"] is None
+    assert metrics["COCO_AP_by_iou"]["iou"] == [0.3, 0.5]
+    assert metrics["COCO/AP75"] is None
+    assert not (tmp_path / "report").exists()
+    assert "intervals" not in output
+
+
+def test_the_command_compares(evaluated):
+    metrics = evaluated[0] / "metrics.json"
+    output = finish(start("eval_ssd.py", "--compare", metrics, metrics))
+    assert "AP_VOC12/mAP" in output and "not told apart" in output
+    error = error_of("eval_ssd.py", "--compare", metrics)
+    assert "expected two metrics.json" in error
+    error = error_of("eval_ssd.py", "--compare", metrics, "/nowhere.json")
+    assert "/nowhere.json: cannot be read" in error
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (
+            ["--select_threshold=0.1"],
+            "--select_threshold: only for a checkpoint",
+        ),
+        (["--coco_iou_thresholds=1,0.5"], "expected rising overlaps"),
+        (["--dataset_split_name=train"], "none of its .* images"),
+    ],
+)
+def test_mistakes_about_files_are_one_line(evaluated, trained, flags, message):
+    error = error_of(
+        "eval_ssd.py",
+        f"--dataset_dir={trained.dataset_dir}",
+        f"--checkpoint_path={evaluated[0] / 'detections.json'}",
+        f"--eval_dir={evaluated[0] / 'other'}",
+        *flags,
+    )
+    assert re.search(message, error)
+    assert not (evaluated[0] / "other").exists()
