@@ -10,7 +10,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 COMMANDS = {"benchmark", "client", "default_run", "detect", "export"}
 COMMANDS |= {"curves", "import_weights", "replay"}
 # Where flags are made for the commands.
-FLAGS = {"command", "config_flags", "flag_tables", "unused_flags"}
+FLAGS = {"command", "config_flags", "eval_flags", "flag_tables"}
+FLAGS |= {"unused_flags"}
 # What a module of the core may know of the package, itself left out.
 CORE = {
     "boxes": set(),
@@ -60,6 +61,63 @@ CORE = {
         "train_step",
     },
     "metrics_log": {"files"},
+    # Metrics are NumPy alone; see the test below.
+    "metrics.inputs": set(),
+    "metrics.outcomes": set(),
+    "metrics.voc": {"boxes", "metrics.inputs", "metrics.outcomes"},
+    "metrics.coco_class": {"metrics.outcomes"},
+    "metrics.coco": {
+        "metrics.coco_class",
+        "metrics.inputs",
+        "metrics.outcomes",
+    },
+    "metrics.bootstrap": {
+        "metrics.coco",
+        "metrics.outcomes",
+        "metrics.voc",
+    },
+    "metrics.errors": {
+        "boxes",
+        "metrics.inputs",
+        "metrics.outcomes",
+        "metrics.voc",
+    },
+    "metrics.confusion": {"boxes", "metrics.inputs"},
+    "metrics.operating": {"metrics.outcomes", "metrics.voc"},
+    "metrics.sizes": {"metrics.inputs", "metrics.outcomes", "metrics.voc"},
+    "metrics.ranking": {"metrics.errors", "metrics.inputs"},
+    "coverage": {"boxes", "metrics.inputs", "metrics.sizes"},
+    "analysis": {
+        "coverage",
+        *(
+            f"metrics.{name}"
+            for name in (
+                *("bootstrap", "confusion", "errors", "inputs"),
+                *("operating", "ranking", "sizes", "voc"),
+            )
+        ),
+    },
+    "coco_results": {"command", "files", "metrics.inputs"},
+    "comparison": {
+        "command",
+        "files",
+        "metrics.bootstrap",
+        "metrics.outcomes",
+    },
+    # What draws and writes the page knows nothing of networks.
+    "report_charts": set(),
+    "report_images": {"drawing", "metrics.inputs", "metrics.ranking"},
+    "report": {
+        "files",
+        "metrics.bootstrap",
+        "metrics.errors",
+        "metrics.outcomes",
+        "metrics.sizes",
+        "metrics.voc",
+        "report_charts",
+        "report_images",
+    },
+    "runtimes": {"command"},
     "files": set(),
     "command": set(),
     "nets.batch_norm": set(),
@@ -201,6 +259,16 @@ def test_light_modules_do_not_load_tensorflow(run_script):
 import sys, {", ".join(LIGHT)}
 heavy = ("tensorflow", "keras", "tf_slim", "PIL", "tensorboard")
 print([name for name in heavy if name in sys.modules])
+"""
+    assert run_script(script) == "[]"
+
+
+def test_metrics_and_the_report_do_not_load_tensorflow(run_script):
+    script = """
+import sys
+import ssd_tf.analysis, ssd_tf.coco_results, ssd_tf.comparison, ssd_tf.report
+import ssd_tf.runtimes
+print([name for name in ("tensorflow", "keras") if name in sys.modules])
 """
     assert run_script(script) == "[]"
 

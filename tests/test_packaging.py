@@ -37,6 +37,7 @@ def test_the_wheel_cannot_overwrite_hugging_faces_datasets(wheel):
     assert "ssd_tf/datasets/voc.py" in names
     assert "ssd_tf/nets/ssd.py" in names
     assert "ssd_tf/metrics/voc.py" in names
+    assert "ssd_tf/templates/report.html" in names
     assert "ssd_tf/weights/caffe.py" in names
     for command in COMMANDS:
         assert f"ssd-{command} = " in commands
