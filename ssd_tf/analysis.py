@@ -80,6 +80,7 @@ def analyse(
 def _bootstrap(judged, num_images, num_samples, seed):
     if not num_samples:
         return None
+    found = bootstrap.intervals(judged, num_images, num_samples, seed)
     return {
         "samples": num_samples,
         "seed": seed,

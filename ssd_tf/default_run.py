@@ -10,7 +10,7 @@ import pathlib
 from typing import Any
 
 from ssd_tf import command, presets
-from ssd_tf.config import Config
+from ssd_tf.config import Config, DetectionParams, EvalParams
 from ssd_tf.recipe import AUGMENTATIONS, TrainParams
 
 RUN_DIR = "runs/shapes"
@@ -49,7 +49,7 @@ def default_run(
     Returns:
       The metrics of the test split.
     """
-    from ssd_tf import evaluate, export, files, input_pipeline, train
+    from ssd_tf import evaluate, export, report, train
     from ssd_tf.datasets import catalog, convert, records, shapes
 
     run_dir = pathlib.Path(run_dir)
@@ -68,14 +68,7 @@ def default_run(
         records.reader(data, "train"),
         num_train,
     )
-    batches = input_pipeline.make_for_eval(
-        records.read(data, "test"), params, EVAL_BATCH_SIZE
-    )
-    metrics = evaluate.evaluate(
-        net, batches, class_names, num_batches=-(-num_test // EVAL_BATCH_SIZE)
-    )
-    evaluate.print_metrics(metrics, class_names)
-    files.write_json(run_dir / evaluate.METRICS_FILE, metrics)
+    metrics = _evaluate(run_dir, data, num_test)
     sheet = _draw_sheet(run_dir, raw, net, class_names)
     exported = export.export_saved_model(net, class_names, run_dir / "export")
     command.print_table(
@@ -86,11 +79,36 @@ def default_run(
             ["TFRecords", data],
             ["checkpoints, config, logs", run_dir / "train"],
             ["metrics", run_dir / evaluate.METRICS_FILE],
+            ["report", run_dir / report.REPORT_DIR / report.REPORT_FILE],
             ["detections, drawn", sheet],
             ["SavedModel for TF Serving", exported],
         ],
     )
     return metrics
+
+
+def _evaluate(run_dir, data, num_test):
+    """Metrics and report of the test images."""
+    from ssd_tf import eval_run, evaluate, input_pipeline, predictors
+    from ssd_tf.datasets import ground_truth
+
+    truth = ground_truth.open_split(data, "test")
+    predictor = predictors.load(
+        run_dir / "train", DetectionParams(), truth.category_ids
+    )
+    batches = input_pipeline.make_for_eval(
+        truth.read(), None, EVAL_BATCH_SIZE, predictor.prepare
+    )
+    images = evaluate.collect(
+        predictor.predict,
+        batches,
+        len(truth.class_names),
+        -(-num_test // EVAL_BATCH_SIZE),
+    )
+    arguments = ["python", "train_ssd.py"]
+    return eval_run.finish(
+        images, truth, predictor, EvalParams(), run_dir, arguments
+    )
 
 
 def _draw_sheet(run_dir, raw, net, class_names):

@@ -118,7 +118,7 @@ def _of_checkpoint(prefix, options):
             "checkpoint": str(prefix),
             "step": checkpoint.step_of(prefix),
             "model_name": net.params.model_name,
-            "input_size": net.params.img_shape,
+            "input_size": list(net.params.img_shape),
         },
         net.params.img_shape,
         boxes.to_corners(np.asarray(net.flat_anchors)),
@@ -161,7 +161,7 @@ def _of_runtime(path, runtime):
     source = {
         "kind": runtime.name,
         "checkpoint": str(path),
-        "input_size": runtime.input_size,
+        "input_size": list(runtime.input_size),
     }
     return Predictor(prepare, predict, source, runtime.input_size)
 

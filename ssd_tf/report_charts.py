@@ -138,7 +138,7 @@ def bar_chart(
       bars: name, length (negative ones are drawn as none), text behind it.
       width: units of the viewBox.
     """
-    row, names, texts = 24, 92, 84
+    row, names, texts = 24, 92, 108
     longest = max([length for _, length, _ in bars if length > 0], default=1)
     parts = []
     for index, (name, length, text) in enumerate(bars):

@@ -25,6 +25,7 @@ def test_everything_that_is_promised_is_there(tmp_path, capsys):
         "data",
         "train",
         "metrics.json",
+        "report/index.html",
         "detections.png",
         "export/1",
     ):
