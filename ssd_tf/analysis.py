@@ -85,7 +85,7 @@ def _bootstrap(judged, num_images, num_samples, seed):
         "samples": num_samples,
         "seed": seed,
         "level": bootstrap.LEVEL,
-        "intervals": bootstrap.intervals(judged, num_images, num_samples, seed),
+        "intervals": {name: list(each) for name, each in found.items()},
     }
 
 
