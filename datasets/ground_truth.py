@@ -27,6 +27,7 @@ from ssd_tf.datasets import (
 )
 from ssd_tf.datasets.annotation import Annotation, Problem
 
+_MAX_LISTED = 10  # class names in a message
 _SIGNATURE = {
     "image": tf.TensorSpec([], tf.string),
     "boxes": tf.TensorSpec([None, 4], tf.float32),
@@ -100,8 +101,8 @@ def _of_records(path, split, unreadable_shards, class_names):
     names = tuple(catalog.class_names(path))
     if class_names and names != tuple(class_names):
         raise UserError(
-            f"{path}: its classes are {', '.join(names)}, those of the "
-            f"detector {', '.join(class_names)}; convert the data with --labels"
+            f"{path}: its classes are {_listed(names)}, those of the detector "
+            f"{_listed(class_names)}; convert the data with --labels"
         )
     record_check.check_annotations(path, split, len(names), unreadable_shards)
     source = {"kind": "records", "dataset_dir": str(path), "split": split}
@@ -133,6 +134,11 @@ def _of_voc(path, split, class_names):
     items = list(voc.read([path], split))
     found = {name for item in _annotations(items) for name in item.names}
     names = tuple(class_names or sorted(found))
+    if not found & {*names}:
+        raise UserError(
+            f"{path}: no object of a class of the detector "
+            f"({_listed(names)}); there are {_listed(sorted(found))}"
+        )
     source = {"kind": "voc", "dataset_dir": str(path), "split": split}
     lists = path / "ImageSets" / "Main" / f"{split}.txt"
     if split != image_sets.ALL and lists.is_file():
@@ -150,7 +156,7 @@ def _of_coco(path, split, image_dir, class_names):
         if missing:
             raise UserError(
                 f"{file}: has no category {missing[0]!r}, which the detector "
-                f"knows; there are {', '.join(names)}"
+                f"knows; there are {_listed(names)}"
             )
         names = tuple(class_names)
         ids = tuple(by_name[name] for name in names)
@@ -162,6 +168,12 @@ def _of_coco(path, split, image_dir, class_names):
         "manifest_sha256": _sha256(file),
     }
     return _of_annotations("coco", items, names, ids, source)
+
+
+def _listed(names):
+    """Names for a message, not all of many."""
+    more = ", ..." if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more or "none"
 
 
 def _annotations(items):

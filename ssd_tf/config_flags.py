@@ -91,12 +91,22 @@ def read_augmentation(flag_values: flags.FlagValues) -> AugmentParams:
     return dataclasses.replace(AUGMENTATIONS[flag_values.augmentation], **given)
 
 
-def define_dataset(flag_values: flags.FlagValues, split: str) -> None:
-    """Defines the flags of a converted data set; `split` is the default."""
+def define_dataset(
+    flag_values: flags.FlagValues,
+    split: str,
+    text: str = "Folder that ssd_tf.datasets.convert has written.",
+) -> None:
+    """Defines the flags of a data set.
+
+    Args:
+      flag_values: where they go.
+      split: the default.
+      text: what --dataset_dir may be.
+    """
     flags.DEFINE_string(
         "dataset_dir",
         None,
-        "Folder that ssd_tf.datasets.convert has written.",
+        text,
         flag_values=flag_values,
     )
     flags.DEFINE_string(

@@ -13,7 +13,12 @@ from ssd_tf.config import DetectionParams, EvalParams
 
 def define(flag_values: flags.FlagValues) -> None:
     """Defines all of them."""
-    config_flags.define_dataset(flag_values, split="test")
+    config_flags.define_dataset(
+        flag_values,
+        "test",
+        "Folder that ssd_tf.datasets.convert has written, a VOC tree, or a "
+        "COCO annotation file or the folder of its data set.",
+    )
     flags.DEFINE_string(
         "checkpoint_path",
         None,

@@ -23,6 +23,7 @@ from ssd_tf import (
     runtimes,
     serving,
 )
+from ssd_tf.command import UserError
 from ssd_tf.config import DetectionParams
 from ssd_tf.detection import Detections
 
@@ -91,6 +92,8 @@ def load(
       UserError: there is none, or it cannot be run here.
     """
     path = pathlib.Path(path)
+    if _is_file(path) and not path.is_file():
+        raise UserError(f"{path}: no such file; see --checkpoint_path")
     if is_detections(path):
         return _of_detections(path, category_ids)
     if path.suffix == ".tflite":

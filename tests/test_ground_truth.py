@@ -198,7 +198,9 @@ def test_folders_of_coco(tmp_path, coco_file):
         coco.find(tmp_path, "val")
 
 
-def test_classes_that_do_not_fit_are_refused(shapes_data, coco_file):
+def test_classes_that_do_not_fit_are_refused(shapes_data, raw, coco_file):
+    with pytest.raises(UserError, match=r"detector \(emu\); there are"):
+        ground_truth.open_split(raw, "test", class_names=["emu"])
     with pytest.raises(UserError, match="its classes are .* those of the"):
         ground_truth.open_split(shapes_data, "test", class_names=["cat"])
     with pytest.raises(UserError, match="no category 'emu'"):

@@ -139,5 +139,6 @@ def test_files_that_are_no_models(tmp_path, suffix, content):
     path = tmp_path / f"model.{suffix}"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match="that can be loaded"):
+    message = "no such file" if content is None else "that can be loaded"
+    with pytest.raises(UserError, match=message):
         predictors.load(path, DetectionParams(), (1,))
