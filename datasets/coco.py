@@ -168,7 +168,7 @@ def _annotation(path, image, rows, names, folder):
         corners = np.stack([y, x, y + height, x + width], axis=-1)
         return Annotation(
             source_id=str(image["id"]),
-            origin=str(path),
+            origin=f"{path}: image {image['id']}",
             height=size[0],
             width=size[1],
             boxes=corners / np.array(size * 2, np.float64),

@@ -191,7 +191,7 @@ def contact_sheet(
     size = (columns * step + gap, rows * step + gap)
     sheet = Image.new("RGB", size, NEUTRAL)
     for index, image in enumerate(images):
-        tile = _fit(_picture(image), tile_size)
+        tile = fit(_picture(image), tile_size)
         row, column = divmod(index, columns)
         x = gap + column * step + (tile_size - tile.width) // 2
         y = gap + row * step + (tile_size - tile.height) // 2
@@ -212,7 +212,8 @@ def _picture(image: np.ndarray | Image.Image) -> Image.Image:
     return Image.fromarray(image)
 
 
-def _fit(picture: Image.Image, side: int) -> Image.Image:
+def fit(picture: Image.Image, side: int) -> Image.Image:
+    """Resizes a picture until its longer side is `side` pixels."""
     scale = side / max(picture.size)
     size = [max(1, round(length * scale)) for length in picture.size]
     return picture.resize(size, Image.Resampling.LANCZOS)

@@ -45,7 +45,9 @@ def draw(
       judgement: of `ranking.judge`.
       class_names: of the classes 1, 2, ...
     """
-    picture = _fit(Image.fromarray(pixels))
+    picture = Image.fromarray(pixels)
+    if max(picture.size) > MAX_SIDE:
+        picture = drawing.fit(picture, MAX_SIDE)
     size = [image.height, image.width] * 2
     found = [column[judgement.kept] for column in image.found]
     texts = [
@@ -70,12 +72,6 @@ def draw(
         f"{wrong.sum()} wrong, {len(missed)} missed",
         judgement.reason,
     )
-
-
-def _fit(picture: Image.Image) -> Image.Image:
-    scale = min(1.0, MAX_SIDE / max(picture.size))
-    size = [max(1, round(scale * side)) for side in picture.size]
-    return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def _data_uri(picture: Image.Image) -> str:

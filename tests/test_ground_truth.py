@@ -157,6 +157,21 @@ def test_a_coco_annotation_by_hand(tmp_path):
     assert found["image"] == voc_tree.picture()
 
 
+def test_bad_boxes_of_every_image_of_a_coco_file_are_counted(tmp_path):
+    content = annotations()
+    content["images"].append({**content["images"][0], "id": 9})
+    flat = {**content["annotations"][0], "bbox": [6, 4, 30, 0]}
+    content["annotations"] = [flat, {**flat, "image_id": 9}]
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(content))
+    truth = ground_truth.open_split(path, "test")
+    assert len(records_of(truth, with_images=False)) == 2
+    assert [str(x).partition(" box")[0] for x in truth.problems.values()] == [
+        f"{path}: image 1:",
+        f"{path}: image 9:",
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
