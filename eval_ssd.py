@@ -65,7 +65,7 @@ def evaluate_detector(path: str) -> None:
         predictor,
         eval_flags.read(FLAGS),
         eval_flags.eval_dir(FLAGS, predictor.source["checkpoint"]),
-        ["python", "eval_ssd.py", *sys.argv[1:]],
+        command.command_line(),
     )
 
 

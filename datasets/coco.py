@@ -145,6 +145,8 @@ def read(
 def _rows_by_image(content, path, names):
     try:
         rows = {image["id"]: [] for image in content["images"]}
+        if len(rows) < len(content["images"]):
+            raise UserError(f"{path}: two images have one id")
         for row in content["annotations"]:
             if row["category_id"] not in names:
                 raise UserError(
@@ -163,6 +165,8 @@ def _rows_by_image(content, path, names):
 def _annotation(path, image, rows, names, folder):
     try:
         size = image["height"], image["width"]
+        if not all(side > 0 for side in size):
+            raise ValueError(f"height and width are {size[0]} and {size[1]}")
         boxes = np.array([row["bbox"] for row in rows], np.float64)
         x, y, width, height = boxes.reshape(-1, 4).T
         corners = np.stack([y, x, y + height, x + width], axis=-1)

@@ -89,7 +89,22 @@ def open_split(
     Raises:
       UserError: nothing of the kind, or what cannot be evaluated on.
     """
-    path = pathlib.Path(dataset_dir)
+    truth = _open(
+        pathlib.Path(dataset_dir),
+        split,
+        unreadable_shards,
+        image_dir,
+        class_names,
+    )
+    if "mAP" in truth.class_names:
+        raise UserError(
+            f"{dataset_dir}: a class is called mAP, as the mean of all is; "
+            "rename it"
+        )
+    return truth
+
+
+def _open(path, split, unreadable_shards, image_dir, class_names):
     if path.is_file() or any(path.glob("annotations/*.json")):
         return _of_coco(path, split, image_dir, class_names)
     if (path / "Annotations").is_dir():

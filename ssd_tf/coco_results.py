@@ -101,7 +101,10 @@ def read(
         try:
             label = labels.get(row["category_id"])
             x, y, width, height = map(float, row["bbox"])
-            entry = [y, x, y + height, x + width, float(row["score"]), label]
+            entry = [y, x, y + height, x + width, float(row["score"])]
+            if not np.isfinite(entry).all():
+                raise ValueError("NaN or infinity")
+            entry.append(label)
             by_image.setdefault(str(row["image_id"]), []).append(entry)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(

@@ -114,6 +114,12 @@ def _fail(message: str) -> None:
     sys.exit(1)
 
 
+def command_line() -> list[str]:
+    """What this process was started with, as one would type it."""
+    name = os.path.basename(sys.argv[0])
+    return [*(["python"] if name.endswith(".py") else []), name, *sys.argv[1:]]
+
+
 def require(flag_values: flags.FlagValues, *names: str) -> None:
     """Refuses flags without a value.
 

@@ -6,6 +6,7 @@ anchor that forced matching gives it (paper, section 2.2, "Matching strategy").
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def coverage(
     anchors: np.ndarray,
     input_size: tuple[int, int],
     match_threshold: float = 0.5,
-) -> dict[str, dict[str, dict[str, float | int | None]]]:
+) -> dict[str, Any]:
     """Shares of the boxes that anchors reach, by class and size.
 
     Crowds are left out: nobody learns them.
@@ -59,9 +60,9 @@ def coverage(
       match_threshold: IoU from which an anchor is matched.
 
     Returns:
-      By class name and `all`, then by size (`sizes.NAMES`) and `all`:
-      `boxes`; `reached`, the share that some anchor reaches; `forced`, the
-      share that only forced matching gives an anchor. None without boxes.
+      `all` and, by class name, `per_class`, each by size (`sizes.NAMES`) and
+      `all`: `boxes`; `reached`, the share that some anchor reaches; `forced`,
+      the share that only forced matching gives an anchor. None without boxes.
     """
     nothing = np.empty((0, 4), int)
     rows = [nothing]
@@ -74,18 +75,22 @@ def coverage(
         columns = (image.truth.labels[real], size, reached, forced)
         rows.append(np.stack(columns, axis=1))
     labels, size, reached, forced = np.concatenate(rows).T
-    groups = {
-        name: labels == label for label, name in enumerate(class_names, 1)
-    }
-    groups["all"] = labels > 0
-    ranges = {name: size == index for index, name in enumerate(sizes.NAMES)}
-    ranges["all"] = size >= 0
-    return {
-        group: {
-            name: _shares(chosen & in_range, reached, forced)
-            for name, in_range in ranges.items()
+
+    def by_size(chosen):
+        return {
+            **{
+                name: _shares(chosen & (size == index), reached, forced)
+                for index, name in enumerate(sizes.NAMES)
+            },
+            "all": _shares(chosen, reached, forced),
         }
-        for group, chosen in groups.items()
+
+    return {
+        "all": by_size(labels > 0),
+        "per_class": {
+            name: by_size(labels == label)
+            for label, name in enumerate(class_names, 1)
+        },
     }
 
 

@@ -105,9 +105,13 @@ def _evaluate(run_dir, data, num_test):
         len(truth.class_names),
         -(-num_test // EVAL_BATCH_SIZE),
     )
-    arguments = ["python", "train_ssd.py"]
     return eval_run.finish(
-        images, truth, predictor, EvalParams(), run_dir, arguments
+        images,
+        truth,
+        predictor,
+        EvalParams(),
+        run_dir,
+        command.command_line(),
     )
 
 

@@ -180,7 +180,7 @@ def measure(
         "COCO_per_class": coco.per_class(),
         "COCO_AP_by_iou": {
             "iou": list(coco.iou_thresholds),
-            **coco.by_iou(),
+            "AP": coco.by_iou(),
         },
         "num_images": len(images),
         "protocol": {"VOC": voc.protocol, "COCO": coco.protocol},

@@ -194,14 +194,14 @@ def _calibration(name, calibration):
 
 
 def _overlap_chart(by_iou):
-    overlaps = by_iou["iou"]
-    if by_iou["mAP"][0] is None or len(overlaps) < 2:
+    overlaps, means = by_iou["iou"], by_iou["AP"]["mAP"]
+    if means[0] is None or len(overlaps) < 2:
         return None
     return line_chart(
         "COCO AP over the overlap that a match needs",
         "IoU",
         "AP",
-        [Line(overlaps, by_iou["mAP"], dots=True)],
+        [Line(overlaps, means, dots=True)],
         x_range=(0.5 if overlaps[0] >= 0.5 else 0.0, 1.0),
     )
 

@@ -62,6 +62,12 @@ def test_the_interval_surrounds_the_value(seed):
         assert low <= expected[name] <= high, name
 
 
+def test_no_interval_leaves_what_a_metric_can_be():
+    judged = judged_of([with_hit(), with_miss(), with_miss()])
+    for low, high in bootstrap.intervals(judged, 3, 200).values():
+        assert 0 <= low < 1 / 3 < high <= 1
+
+
 def test_no_images_no_intervals():
     assert bootstrap.intervals(judged_of([]), 0, 100) == {}
     assert bootstrap.interval(np.array([np.nan]), 0.5) is None

@@ -90,6 +90,8 @@ GOOD = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 0.5}
             json.dumps([GOOD, {**GOOD, "bbox": [1, 2, 3]}]),
             "detection 1 is none",
         ),
+        (json.dumps([{**GOOD, "score": float("nan")}]), "0 is none.*NaN"),
+        (json.dumps([{**GOOD, "bbox": [0, 0, 1e999, 1]}]), "infinity"),
         (json.dumps([{**GOOD, "score": "high"}]), "detection 0 is none"),
         (json.dumps([{"score": 1}]), "category_id"),
         (json.dumps([7]), "detection 0 is none"),

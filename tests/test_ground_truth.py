@@ -181,6 +181,12 @@ def test_bad_boxes_of_every_image_of_a_coco_file_are_counted(tmp_path):
         (annotations(images=[]), "annotation of no image"),
         (annotations(annotations=[], images=[]), "no image in split"),
         (annotations(categories=[{"id": 1, "name": "cat"}]), "category 2"),
+        (annotations(images=annotations()["images"] * 2), "two images"),
+        (
+            annotations(images=[{**annotations()["images"][0], "height": 0}]),
+            "image 1: .* 0 and 60",
+        ),
+        (annotations(categories=[{"id": 2, "name": "mAP"}]), "called mAP"),
         (annotations(categories=[{"id": 2}]), "without id or name"),
         (
             annotations(categories=[{"id": k, "name": "cat"} for k in (2, 3)]),

@@ -66,6 +66,12 @@ def test_scores_that_are_probabilities_have_no_error():
     assert found["error"] < 0.01
 
 
+@pytest.mark.parametrize("scores", [[7.0, 0.5], [0.5, -3.0]])
+def test_scores_that_are_no_shares_have_no_calibration(scores):
+    found = operating.calibration(outcomes(scores, [True, False]))
+    assert found == {"bins": [], "error": None}
+
+
 def test_no_detections_no_calibration():
     assert operating.calibration(outcomes([], [])) == {
         "bins": [],

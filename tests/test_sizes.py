@@ -78,10 +78,18 @@ def test_shares_by_class_and_size():
     half, quarter = [0, 0, 200, 400], [200, 400, 400, 800]
     one = image(truth=[(half, 1), (quarter, 1), (half, 2), (TINY, 2)])
     result = coverage.coverage([one], NAMES, anchors, INPUT)
-    assert result["cat"]["all"] == {"boxes": 2, "reached": 0.5, "forced": 0.5}
-    assert result["dog"]["tiny"] == {"boxes": 1, "reached": 0.0, "forced": 1.0}
+    assert result["per_class"]["cat"]["all"] == {
+        "boxes": 2,
+        "reached": 0.5,
+        "forced": 0.5,
+    }
+    assert result["per_class"]["dog"]["tiny"] == {
+        "boxes": 1,
+        "reached": 0.0,
+        "forced": 1.0,
+    }
     # Of two equal boxes the anchor takes the first.
-    assert result["dog"]["medium"] == {
+    assert result["per_class"]["dog"]["medium"] == {
         "boxes": 1,
         "reached": 1.0,
         "forced": 1.0,
@@ -89,7 +97,11 @@ def test_shares_by_class_and_size():
     assert result["all"]["all"] == {"boxes": 4, "reached": 0.5, "forced": 0.75}
     crowd = image(truth=[(half, 1), (quarter, 1)], crowd=[True, False])
     result = coverage.coverage([crowd], NAMES, anchors, INPUT)
-    assert result["cat"]["all"] == {"boxes": 1, "reached": 0.0, "forced": 1.0}
+    assert result["per_class"]["cat"]["all"] == {
+        "boxes": 1,
+        "reached": 0.0,
+        "forced": 1.0,
+    }
 
 
 @pytest.mark.parametrize("seed", range(3))

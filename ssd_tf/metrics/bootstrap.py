@@ -116,7 +116,12 @@ def intervals(
         name: interval(values[1:], values[0])
         for name, values in samples.items()
     }
-    return {name: each for name, each in found.items() if each}
+    # Moved by the bias, it may reach beyond what the metric can be.
+    return {
+        name: Interval(max(0.0, each.low), min(1.0, each.high))
+        for name, each in found.items()
+        if each
+    }
 
 
 def _with_all(judged, num_images, num_samples, seed):

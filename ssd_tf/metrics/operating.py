@@ -48,9 +48,12 @@ def calibration(outcomes: Outcomes) -> dict[str, Any]:
       `bins`: for each of `NUM_BINS` equal ranges of scores in [0, 1] that has
       detections, `from`, `to`, `count`, `score` (mean) and `precision`;
       `error`: the expected calibration error, the mean of |score - precision|
-      over detections; None without any.
+      over detections. Without detections, or with scores that are no shares of
+      one, there are no bins and the error is None.
     """
     scores, hits = outcomes.scores, outcomes.hits[0]
+    if not len(scores) or scores[0] > 1 or scores[-1] < 0:
+        return {"bins": [], "error": None}
     number = np.minimum((scores * NUM_BINS).astype(int), NUM_BINS - 1)
     counts = np.bincount(number, minlength=NUM_BINS)
     mean_score = np.bincount(number, scores, NUM_BINS) / np.maximum(counts, 1)
@@ -67,5 +70,5 @@ def calibration(outcomes: Outcomes) -> dict[str, Any]:
             }
             for k in np.flatnonzero(counts)
         ],
-        "error": float(gaps.sum() / len(scores)) if len(scores) else None,
+        "error": float(gaps.sum() / len(scores)),
     }
