@@ -10,6 +10,7 @@ from setuptools import setup
 setup(
     packages=[
         "ssd_tf",
+        "ssd_tf.exporting",
         "ssd_tf.metrics",
         "ssd_tf.nets",
         "ssd_tf.weights",

@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 
 from absl import flags
@@ -151,6 +152,21 @@ def load_tensorflow() -> None:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def import_extra(module: str, extra: str) -> types.ModuleType:
+    """Imports what an extra of this package installs.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = module.split(".")[0].replace("_", "-")
+        raise UserError(
+            f"{name} is not installed; pip install 'ssd-tf[{extra}]'"
+        ) from error
 
 
 def say(message: str = "") -> None:

@@ -58,29 +58,80 @@ def detect(
     Returns:
       `Detections`. An anchor with a NaN in its outputs detects nothing.
     """
+    predictions, boxes = decode(logits, localisations, anchors, prior_scaling)
+    found, _ = keep_best(
+        predictions, boxes, select_threshold, nms_threshold, top_k, keep_top_k
+    )
+    return found
+
+
+def decode(
+    logits: losses.Layers,
+    localisations: losses.Layers,
+    anchors: tf.Tensor,
+    prior_scaling: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """What every anchor says, before any selection; arguments of `detect`.
+
+    Returns:
+      Probabilities float32 `[B, A, C]` and boxes float32 `[B, A, 4]`, which
+      may reach out of the image.
+    """
     logits = tf.cast(losses.flatten_layers(logits, 1), tf.float32)
     localisations = losses.flatten_layers(localisations, 1)
     boxes = encoder.decode_boxes(
         tf.cast(localisations, tf.float32), anchors, prior_scaling
     )
-    scores, boxes = select_top_k(
-        tf.nn.softmax(logits), boxes, select_threshold, top_k
-    )  # [B, C - 1, k], [B, C - 1, k, 4]
-    num_classes, candidates = scores.shape[1], scores.shape[2]
+    return tf.nn.softmax(logits), boxes
+
+
+def keep_best(
+    predictions: tf.Tensor,
+    boxes: tf.Tensor,
+    select_threshold: float = 0.01,
+    nms_threshold: float = 0.45,
+    top_k: int = 400,
+    keep_top_k: int = 200,
+) -> tuple[Detections, tf.Tensor]:
+    """Selects, suppresses and keeps; the thresholds of `detect`.
+
+    Args:
+      predictions, boxes: from `decode`.
+
+    Returns:
+      `Detections`, and int32 `[B, K]` the anchor of each (0 pads).
+    """
+    best = select_top_k(predictions, boxes, select_threshold, top_k)
+    num_classes, candidates = best.scores.shape[1], best.scores.shape[2]
     kept, count = _suppress_all_classes(
-        scores, boxes, nms_threshold, keep_top_k
+        best.scores, best.boxes, nms_threshold, keep_top_k
     )  # [B, K], [B]; indices into [C - 1, k], flattened
 
     total = num_classes * candidates
     scores, boxes = _take(
-        tf.reshape(scores, [-1, total]),
-        tf.reshape(boxes, [-1, total, 4]),
+        tf.reshape(best.scores, [-1, total]),
+        tf.reshape(best.boxes, [-1, total, 4]),
         kept,
         count,
         tf.constant([0.0, 0.0, 1.0, 1.0]),
     )
-    classes = tf.where(scores > 0, kept // candidates + 1, 0)
-    return Detections(boxes, scores, classes, count)
+    real = scores > 0
+    classes = tf.where(real, kept // candidates + 1, 0)
+    anchors = tf.gather(
+        tf.reshape(best.anchors, [-1, total]), kept, batch_dims=1
+    )
+    return (
+        Detections(boxes, scores, classes, count),
+        tf.where(real, anchors, 0),
+    )
+
+
+class Candidates(NamedTuple):
+    """The best of every class but the background, by descending score."""
+
+    scores: tf.Tensor  # float32 [B, C - 1, k], 0 where not selected
+    boxes: tf.Tensor  # float32 [B, C - 1, k, 4], 0 where not selected
+    anchors: tf.Tensor  # int32 [B, C - 1, k]
 
 
 def select_top_k(
@@ -88,7 +139,7 @@ def select_top_k(
     boxes: tf.Tensor,
     select_threshold: float,
     top_k: int,
-) -> tuple[tf.Tensor, tf.Tensor]:
+) -> Candidates:
     """The best candidates of every class but the background.
 
     Args:
@@ -98,9 +149,8 @@ def select_top_k(
       top_k: candidates per class and image; all where there are fewer anchors.
 
     Returns:
-      Scores `[B, C - 1, k]` by descending score and boxes `[B, C - 1, k, 4]`;
-      both are 0 where the score is below the threshold or the box not finite
-      or absurdly far from the image.
+      `Candidates`; not selected are those whose score is below the threshold
+      or whose box is not finite or absurdly far from the image.
     """
     sane = tf.reduce_all(tf.abs(boxes) < _MAX_COORDINATE, axis=-1)
     scores = tf.transpose(predictions[..., 1:], [0, 2, 1])  # [B, C - 1, A]
@@ -109,7 +159,8 @@ def select_top_k(
     scores = tf.where(selected, scores, 0.0)
     scores, anchor = tf.math.top_k(scores, min(top_k, boxes.shape[1]))
     boxes = tf.gather(boxes, anchor, batch_dims=1)
-    return scores, tf.where(scores[..., None] > 0, boxes, 0.0)
+    boxes = tf.where(scores[..., None] > 0, boxes, 0.0)
+    return Candidates(scores, boxes, anchor)
 
 
 def _suppress_all_classes(scores, boxes, nms_threshold, keep_top_k):
@@ -167,7 +218,7 @@ def detect_per_class(
     Returns:
       Scores `[B, C - 1, K]` and boxes `[B, C - 1, K, 4]`, zero padded.
     """
-    scores, boxes = select_top_k(predictions, boxes, select_threshold, top_k)
+    scores, boxes, _ = select_top_k(predictions, boxes, select_threshold, top_k)
     num_classes, candidates = scores.shape[1], scores.shape[2]
     flat_scores = tf.reshape(scores, [-1, candidates])
     flat_boxes = tf.reshape(boxes, [-1, candidates, 4])

@@ -1,28 +1,38 @@
-"""Exports a trained net as a SavedModel for TF Serving.
+"""Exports a trained net for those who run it, and proves that it runs.
 
   python -m ssd_tf.export --checkpoint_path=TRAIN_DIR --export_dir=models/ssd
 
-writes models/ssd/1 (the next time models/ssd/2 ...). Its one signature,
-`serving_default`, takes encoded images and answers with detections:
+writes models/ssd/1 for TensorFlow Serving (the next time models/ssd/2 ...).
+Its default signature takes encoded images and answers with detections:
 
-  image_bytes        string [B]          JPEG, PNG or GIF, of any size
+  image_bytes        string [B]          JPEG, PNG, GIF, BMP or WebP, any size
   detection_boxes    float32 [B, K, 4]   ymin, xmin, ymax, xmax, of the image
   detection_scores   float32 [B, K]      descending, 0 pads
   detection_classes  int32 [B, K]        1-based line of assets/labels.txt
   num_detections     int32 [B]
+
+docs/serving.md tells of the other signatures and of the way to a server.
 """
 
+import itertools
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from absl import flags
 
-from ssd_tf import command, config_flags, files
+from ssd_tf import command, config_flags
+from ssd_tf.command import UserError
 from ssd_tf.config import DetectionParams
 
 if TYPE_CHECKING:
     from ssd_tf.nets.ssd import SSDNet
+
+INPUT_TYPES = ("image_bytes", "image_tensor", "tf_example")
+# Pictures of the built-in data that every export is run on.
+_SAMPLE_SIZE = (240, 320)  # height, width
 
 FLAGS = flags.FlagValues()
 config_flags.define_checkpoint_path(FLAGS)
@@ -39,12 +49,89 @@ flags.DEFINE_integer(
     lower_bound=1,
     flag_values=FLAGS,
 )
+flags.DEFINE_enum(
+    "input_type",
+    "image_bytes",
+    INPUT_TYPES,
+    "What serving_default takes; image_tensor is that of TF Object Detection "
+    "API, for its clients.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "bad_images",
+    "error",
+    ("error", "empty"),
+    "What an image that cannot be decoded brings: an error of its whole "
+    "batch, or no detections.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "max_image_megapixels",
+    64,
+    "Larger images are bad images.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "metrics",
+    None,
+    "metrics.json that model.json quotes [the newest evaluation of this "
+    "checkpoint in the train_dir].",
+    flag_values=FLAGS,
+)
+flags.DEFINE_list(
+    "formats",
+    ["saved_model"],
+    "What is written, of saved_model, tflite (float32), tflite_float16, "
+    "tflite_dynamic, tflite_int8 and onnx; none: what is there is verified.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "raw_heads",
+    False,
+    "TFLite files give logits, localisations and anchors, not detections.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "dataset_dir",
+    None,
+    "Images that tflite_int8 learns its ranges from: a folder that "
+    "ssd_tf.datasets.convert has written, a VOC tree or a COCO file.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "dataset_split_name", "train", "Split of it.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "calibration_images",
+    200,
+    "So many of them.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "verify",
+    None,
+    "The same of annotated images, on which all files in --export_dir are "
+    "compared with the net [pictures of the built-in data, without mAP].",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "verify_split_name", "test", "Split of it.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "verify_images",
+    100,
+    "So many of them.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
 config_flags.define(FLAGS, DetectionParams())
 
 
 def export_saved_model(
     net: "SSDNet",
-    class_names: tuple[str, ...],
+    class_names: Sequence[str],
     export_dir: str | os.PathLike,
     options: DetectionParams = DetectionParams(),
     version: int | None = None,
@@ -64,54 +151,145 @@ def export_saved_model(
     Raises:
       UserError: the version is there already.
     """
-    import keras
-    import tensorflow as tf
+    from ssd_tf.exporting import description, saved_model
 
-    from ssd_tf import serving
-
-    export_dir = pathlib.Path(export_dir)
-    target = export_dir / str(version or serving.next_version(export_dir))
-    if target.exists():
-        raise command.UserError(
-            f"{target}: is there already; choose another --version"
-        )
-    # Not tf.saved_model.save: TF Serving cannot run what it makes of a Keras
-    # 3 model (keras issue 19274).
-    archive = keras.export.ExportArchive()
-    archive.track(net.model)
-    archive.add_endpoint(
-        "serving_default",
-        serving.bytes_to_detections(net, options),
-        input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
-    )
-    # The temporary name is not a number, so that a server that watches the
-    # folder does not load half a model.
-    with files.new_directory(target) as temporary:
-        archive.write_out(str(temporary), verbose=False)
-        files.write_text(
-            temporary / serving.LABELS_FILE,
-            "".join(f"{name}\n" for name in class_names),
-        )
-    return target
+    model = description.Model(net, tuple(class_names))
+    return saved_model.write(model, export_dir, options, version=version)
 
 
 def main() -> None:
-    """Reads the flags and exports."""
+    """Reads the flags, exports and verifies."""
     command.require(FLAGS, "checkpoint_path", "export_dir")
+    _check_flags()
     command.load_tensorflow()
-    from ssd_tf import checkpoint
+    from ssd_tf.exporting import description
 
-    net = checkpoint.load_net(FLAGS.checkpoint_path)
-    settings = checkpoint.load_config(FLAGS.checkpoint_path)
-    target = export_saved_model(
-        net,
-        settings.class_names,
-        FLAGS.export_dir,
-        config_flags.read(FLAGS, DetectionParams()),
-        FLAGS.version,
+    model = description.load(FLAGS.checkpoint_path, FLAGS.metrics)
+    options = config_flags.read(FLAGS, DetectionParams())
+    for name in FLAGS.formats:
+        command.say(f"{_write(model, name, options)}")
+    _verify(model, options)
+
+
+def _check_flags():
+    from ssd_tf.exporting import formats
+
+    for name in FLAGS.formats:
+        if name not in formats.FORMATS:
+            raise UserError(
+                f"--formats={name}: choose of {', '.join(formats.FORMATS)}"
+            )
+    if formats.TFLITE_INT8 in FLAGS.formats and not FLAGS.dataset_dir:
+        raise UserError(
+            "--formats=tflite_int8: learns its ranges from images; name "
+            "them by --dataset_dir"
+        )
+
+
+def _write(model, name, options):
+    """Writes one format; its path."""
+    from ssd_tf.exporting import formats, saved_model, server_files
+    from ssd_tf.exporting.decoding import Decoding
+
+    export_dir = pathlib.Path(FLAGS.export_dir)
+    if name == formats.SAVED_MODEL:
+        decoding = Decoding(
+            FLAGS.max_image_megapixels * 10**6, FLAGS.bad_images == "empty"
+        )
+        how = saved_model.SavedModelOptions(
+            decoding, FLAGS.input_type, samples()
+        )
+        written = saved_model.write(
+            model, export_dir, options, how, FLAGS.version
+        )
+        server_files.write(export_dir)
+        return written
+    calibration = _calibration(model.net) if name == formats.TFLITE_INT8 else ()
+    written = formats.write_file(
+        model, name, export_dir, options, FLAGS.raw_heads, calibration
     )
-    size = sum(path.stat().st_size for path in target.rglob("*"))
-    command.say(f"{target}: {size / 1e6:.1f} MB, signature serving_default")
+    formats.write_companions(model, export_dir, options)
+    return written
+
+
+def _calibration(net):
+    """Images `[H, W, 3]` of --dataset_dir, as the network's input sees them."""
+    from ssd_tf import preprocessing
+    from ssd_tf.datasets import ground_truth
+
+    truth = ground_truth.open_split(FLAGS.dataset_dir, FLAGS.dataset_split_name)
+    for record in truth.read().take(FLAGS.calibration_images):
+        image = preprocessing.decode(record["image"])
+        yield preprocessing.resize(image, net.params.img_shape).numpy()
+
+
+def _verify(model, options):
+    """Compares everything in --export_dir with the net.
+
+    Raises:
+      UserError: something is beyond tolerance.
+    """
+    from ssd_tf.exporting import verify
+
+    export_dir = pathlib.Path(FLAGS.export_dir)
+    wanted = verify.subjects(export_dir)
+    encoded, measure = samples(), None
+    if FLAGS.verify:
+        encoded, measure = _annotated(model.class_names)
+    entries = verify.verify(model.net, options, wanted, encoded, measure)
+    verify.print_table(entries)
+    verify.write(export_dir, entries)
+    failed = [entry for entry in entries if entry.get("failures")]
+    for entry in failed:
+        command.say(f"{entry['path']}: {'; '.join(entry['failures'])}")
+    if failed:
+        raise UserError(
+            f"{export_dir}: {len(failed)} of {len(wanted)} files do not give "
+            "what the net gives; see verify.json"
+        )
+
+
+def _annotated(class_names):
+    """Encoded images of --verify, and the function from detections to mAP."""
+    from ssd_tf import evaluate, input_pipeline, predictors
+    from ssd_tf.datasets import ground_truth
+    from ssd_tf.detection import Detections
+    from ssd_tf.runtimes import NAMES
+
+    truth = ground_truth.open_split(
+        FLAGS.verify, FLAGS.verify_split_name, class_names=class_names
+    )
+    data = truth.read().take(FLAGS.verify_images)
+    encoded = [record["image"].numpy() for record in data]
+    batches = input_pipeline.make_for_eval(
+        data, None, 1, lambda record: predictors.with_size(record)[0]
+    )
+
+    def measure(found) -> float:
+        index = itertools.count()
+
+        def predict(_):
+            at = next(index)
+            return Detections(*(found[name][at : at + 1] for name in NAMES))
+
+        images = evaluate.collect(
+            predict, batches, len(class_names), quiet=True
+        )
+        metrics, _ = evaluate.measure(images, class_names)
+        return metrics["AP_VOC12/mAP"]
+
+    return encoded, measure
+
+
+def samples() -> list[bytes]:
+    """Two pictures of the built-in data, as JPEG."""
+    from ssd_tf.datasets import shapes
+
+    rng = np.random.default_rng(0)
+    return [
+        shapes.draw(rng, *_SAMPLE_SIZE, f"sample-{index}").image_bytes
+        for index in range(2)
+    ]
 
 
 def run() -> None:

@@ -129,8 +129,8 @@ def _of_checkpoint(prefix, options):
     )
 
 
-def _with_size(record: Example) -> tuple[Example, tf.Tensor]:
-    """A record with its image's true size, and the decoded image."""
+def with_size(record: Example) -> tuple[Example, tf.Tensor]:
+    """A record with its image's true size, and the image uint8 `[h, w, 3]`."""
     image = preprocessing.decode(record["image"])
     size = {"height": tf.shape(image)[0], "width": tf.shape(image)[1]}
     return {**record, **size}, image
@@ -143,7 +143,7 @@ def _of_saved_model(path):
         return Detections(**run(batch["image"].numpy().tolist()))
 
     return Predictor(
-        lambda record: _with_size(record)[0],
+        lambda record: with_size(record)[0],
         predict,
         {"kind": "SavedModel", "checkpoint": str(path)},
     )
@@ -151,7 +151,7 @@ def _of_saved_model(path):
 
 def _of_runtime(path, runtime):
     def prepare(record: Example) -> Example:
-        record, image = _with_size(record)
+        record, image = with_size(record)
         return {
             **record,
             "image": preprocessing.resize(image, runtime.input_size),

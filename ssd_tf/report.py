@@ -4,11 +4,9 @@ Self-contained: styles, charts and pictures are inside, nothing is fetched. It
 reads without JavaScript; with it, its tables can be sorted.
 """
 
-import importlib.metadata
 import importlib.resources
 import os
 import pathlib
-import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ from ssd_tf.metrics.errors import MISSED
 from ssd_tf.metrics.outcomes import envelope
 from ssd_tf.report_charts import Line, Mark, bar_chart, line_chart
 from ssd_tf.report_images import Drawn
+from ssd_tf.software import installed
 
 REPORT_DIR = "report"
 REPORT_FILE = "index.html"
@@ -38,7 +37,6 @@ KINDS = {
     "background": "found where nothing is",
     MISSED: "not found at all",
 }
-_PACKAGES = ("ssd-tf", "tensorflow", "keras", "numpy", "pycocotools")
 # Most confusions that are listed beside the matrix.
 _MAX_CONFUSIONS = 12
 
@@ -105,7 +103,7 @@ def render(
         size_words=sizes.WORDS,
         pictures=pictures,
         command=shlex.join(command),
-        versions=_versions(),
+        versions=installed(),
     )
 
 
@@ -243,17 +241,3 @@ def _error_chart(errors):
             for kind in KINDS
         ],
     )
-
-
-def _versions():
-    def version(package):
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
-    found = {package: version(package) for package in _PACKAGES}
-    # The wheel for CPUs alone has a name of its own.
-    found["tensorflow"] = found["tensorflow"] or version("tensorflow-cpu")
-    found["python"] = platform.python_version()
-    return {name: number for name, number in found.items() if number}

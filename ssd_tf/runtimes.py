@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssd_tf import command
 from ssd_tf.command import UserError
 
 NAMES = (
@@ -66,14 +67,9 @@ def load_tflite(path: str | os.PathLike) -> Runtime:
 
 
 def _interpreter(path):
+    litert = command.import_extra("ai_edge_litert.interpreter", "export")
     try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise UserError(
-            "ai-edge-litert is not installed; pip install 'ssd-tf[export]'"
-        ) from error
-    try:
-        return Interpreter(str(path))
+        return litert.Interpreter(str(path))
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"{path}: is no TFLite model that can be loaded ({error})"
@@ -113,10 +109,10 @@ def _dequantized(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
 
 
 def _normalised(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Classes from 1, int32; padding has class 0.
+    """Classes from 1, int32, 0 pads; boxes cut to the image.
 
     Whole numbers count from 1 as everywhere in this package, floats from 0 as
-    the TFLite op gives them.
+    the TFLite op gives them, which does not cut boxes either.
     """
     classes = np.asarray(found["detection_classes"])
     count = np.asarray(found["num_detections"]).astype(np.int32).reshape(-1)
@@ -125,6 +121,7 @@ def _normalised(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     real = np.arange(classes.shape[1]) < count[:, None]
     return {
         **found,
+        "detection_boxes": np.clip(found["detection_boxes"], 0.0, 1.0),
         "detection_classes": np.where(real, classes, 0),
         "num_detections": count,
     }
@@ -153,12 +150,7 @@ def load_onnx(path: str | os.PathLike) -> Runtime:
     Raises:
       UserError: no such file, or not one of a detector.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(
-            "onnxruntime is not installed; pip install 'ssd-tf[export]'"
-        ) from error
+    onnxruntime = command.import_extra("onnxruntime", "export")
     try:
         session = onnxruntime.InferenceSession(str(path))
     except Exception as error:  # onnxruntime's own have no common base
@@ -183,3 +175,28 @@ def load_onnx(path: str | os.PathLike) -> Runtime:
         return run_batch(images)
 
     return Runtime(_input_size(given.shape, path), run, "ONNX Runtime")
+
+
+def load_openvino(path: str | os.PathLike) -> Runtime:
+    """Loads a .onnx file into OpenVINO, on the CPU, in float32.
+
+    Raises:
+      UserError: OpenVINO is not installed, or cannot read the file.
+    """
+    openvino = command.import_extra("openvino", "openvino")
+    # Its own choice is bfloat16 where the CPU has it.
+    precision = {"INFERENCE_PRECISION_HINT": "f32"}
+    try:
+        model = openvino.Core().compile_model(str(path), "CPU", precision)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: is no ONNX model that OpenVINO can load ({error})"
+        ) from error
+    shape = model.input(0).partial_shape
+    size = [each.get_length() if each.is_static else -1 for each in shape]
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        found = model({0: images.astype(np.float32)})
+        return _normalised({name: found[name] for name in NAMES})
+
+    return Runtime(_input_size(size, path), run, "OpenVINO")

@@ -1,7 +1,6 @@
-"""From encoded images to detections: one function for all who serve.
+"""From encoded images to detections, by a train_dir or by an export.
 
-`export` writes it into a SavedModel, `detect` runs it from a train_dir or from
-an export. Also the layout of an export: numbered versions with their labels.
+Also the layout of an export: numbered versions with their labels.
 """
 
 import os
@@ -11,46 +10,25 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from ssd_tf import checkpoint, preprocessing
+from ssd_tf import checkpoint
 from ssd_tf.config import DetectionParams
+from ssd_tf.exporting import signatures
 from ssd_tf.nets.ssd import SSDNet
 
 LABELS_FILE = "assets/labels.txt"
+MODEL_FILE = "assets/model.json"
+_BYTES_SIGNATURE = "image_bytes"
 # Encoded images [B] -> the four tensors of a detection as NumPy arrays.
 Predict = Callable[[Sequence[bytes]], dict[str, np.ndarray]]
-
-
-def bytes_to_detections(
-    net: SSDNet, options: DetectionParams
-) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """The function that is exported: encoded images `[B]` -> detections.
-
-    Preprocessing, network and suppression in one graph, the same for an
-    export as for a train_dir.
-    """
-
-    def prepare(encoded):
-        return preprocessing.prepare_image(encoded, net.params)
-
-    def serve(image_bytes):
-        shape = (*net.params.img_shape, 3)
-        images = tf.map_fn(
-            prepare,
-            image_bytes,
-            fn_output_signature=tf.TensorSpec(shape, tf.float32),
-        )
-        return net.detect(images, options)._asdict()
-
-    return serve
 
 
 def make_predict(
     net: SSDNet, options: DetectionParams = DetectionParams()
 ) -> Predict:
-    """`bytes_to_detections`, compiled, from bytes to NumPy arrays."""
+    """The exported `image_bytes`, compiled, from bytes to NumPy arrays."""
+    image_bytes = signatures.make(net, options)[_BYTES_SIGNATURE]
     serve = tf.function(
-        bytes_to_detections(net, options),
-        input_signature=[tf.TensorSpec([None], tf.string)],
+        image_bytes.function, input_signature=image_bytes.inputs
     )
     return lambda images: _as_arrays(serve(_as_tensor(images)))
 
@@ -79,7 +57,7 @@ def load_predictor(
 
     def predict(images: Sequence[bytes]) -> dict[str, np.ndarray]:
         # Through `loaded`: a signature alone does not keep its variables.
-        serve = loaded.signatures["serving_default"]
+        serve = loaded.signatures[_BYTES_SIGNATURE]
         return _as_arrays(serve(image_bytes=_as_tensor(images)))
 
     return predict, read_labels(saved_model)

@@ -269,7 +269,7 @@ def test_candidates_are_the_best_of_every_class():
     predictions = random.uniform(size=(2, 50, 4)).astype("f")
     boxes = random.uniform(size=(2, 50, 4)).astype("f")
     boxes[0, 3, 1] = np.nan
-    scores, found = detection.select_top_k(predictions, boxes, 0.7, 20)
+    scores, found, _ = detection.select_top_k(predictions, boxes, 0.7, 20)
     assert scores.shape == (2, 3, 20) and found.shape == (2, 3, 20, 4)
     predictions[0, 3] = 0
     for image, label in np.ndindex(2, 3):

@@ -108,6 +108,7 @@ CORE = {
     "report_charts": set(),
     "report_images": {"drawing", "metrics.inputs", "metrics.ranking"},
     "report": {
+        "software",
         "files",
         "metrics.bootstrap",
         "metrics.errors",
@@ -118,6 +119,36 @@ CORE = {
         "report_images",
     },
     "runtimes": {"command"},
+    "software": set(),
+    # A SavedModel knows nothing of the other formats, and nobody of a server.
+    "exporting.decoding": {"preprocessing"},
+    "exporting.session": set(),
+    "exporting.signatures": {
+        *("config", "detection", "losses", "preprocessing"),
+        *("exporting.decoding", "nets.ssd"),
+    },
+    "exporting.description": {
+        *("checkpoint", "command", "config", "nets.ssd", "software"),
+    },
+    "exporting.server_files": {"files"},
+    "exporting.warmup": {"exporting.session"},
+    "exporting.saved_model": {
+        *("command", "config", "files", "serving"),
+        *("exporting.decoding", "exporting.description"),
+        *("exporting.signatures", "exporting.warmup"),
+    },
+    "exporting.tflite_metadata": set(),
+    "exporting.tflite": {
+        *("config", "losses", "preprocessing"),
+        *("exporting.description", "exporting.saved_model"),
+        *("exporting.signatures", "exporting.tflite_metadata"),
+    },
+    "exporting.onnx_file": {
+        *("config", "detection", "preprocessing"),
+        *("exporting.description", "exporting.saved_model"),
+        "exporting.signatures",
+    },
+    "exporting.runner": {"runtimes", "exporting.session"},
     "files": set(),
     "command": set(),
     "nets.batch_norm": set(),
@@ -251,7 +282,7 @@ def test_the_core_is_layered(name):
         for other in names
         if other != name and f"ssd_tf.{other}" in names[name]
     }
-    assert known <= CORE[name] | {"nets", "metrics", "weights"}
+    assert known <= CORE[name] | {"nets", "metrics", "weights", "exporting"}
 
 
 def test_light_modules_do_not_load_tensorflow(run_script):

@@ -1,0 +1,1 @@
+"""What a trained net becomes for those who run it."""

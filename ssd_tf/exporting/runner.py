@@ -1,0 +1,133 @@
+"""Runs an exported file in a process of its own, as its users will.
+
+    python -m ssd_tf.exporting.runner RUNTIME FILE IMAGES.npz FOUND.npz BATCH
+
+IMAGES.npz has `pixels` float32 [N, H, W, 3] in 0..255 at the size of the
+network, and the encoded images one by one. FOUND.npz gets the detections and
+`seconds` of every batch.
+"""
+
+import functools
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ssd_tf import runtimes
+
+Found = dict[str, np.ndarray]
+# A batch of pixels and the same images encoded -> detections.
+Run = Callable[[np.ndarray, Sequence[bytes]], Found]
+_WARMUPS = 3
+
+
+def _saved_model(path) -> Run:
+    from ssd_tf.exporting.session import SessionModel
+
+    session = SessionModel(path)
+
+    def run(_, encoded):
+        inputs = {"image_bytes": np.array(encoded, object)}
+        return session.run("image_bytes", inputs)
+
+    return run
+
+
+def _of(load, path) -> Run:
+    runtime = load(path)
+    return lambda pixels, _: runtime.run(pixels)
+
+
+# Name of a runtime -> from a file to a function.
+RUNTIMES: dict[str, Callable[[str], Run]] = {
+    "TensorFlow": _saved_model,
+    "LiteRT": functools.partial(_of, runtimes.load_tflite),
+    "ONNX Runtime": functools.partial(_of, runtimes.load_onnx),
+    "OpenVINO": functools.partial(_of, runtimes.load_openvino),
+}
+
+
+def run_all(
+    run: Run, pixels: np.ndarray, encoded: Sequence[bytes], batch_size: int
+) -> Found:
+    """Runs all images in batches; the last one may be smaller.
+
+    Returns:
+      Detections by their names, and `seconds` float64 `[batches]`.
+    """
+    for _ in range(_WARMUPS):
+        run(pixels[:batch_size], encoded[:batch_size])
+    found, seconds = [], []
+    for start in range(0, len(pixels), batch_size):
+        part = slice(start, start + batch_size)
+        began = time.perf_counter()
+        found.append(run(pixels[part], encoded[part]))
+        seconds.append(time.perf_counter() - began)
+    stacked = {
+        name: np.concatenate([each[name] for each in found])
+        for name in runtimes.NAMES
+    }
+    return stacked | {"seconds": np.array(seconds)}
+
+
+def save_images(
+    path: pathlib.Path, pixels: np.ndarray, encoded: Sequence[bytes]
+) -> None:
+    """Writes IMAGES.npz."""
+    arrays = {
+        f"encoded{index}": np.frombuffer(image, np.uint8)
+        for index, image in enumerate(encoded)
+    }
+    np.savez(path, pixels=pixels, **arrays)
+
+
+class RunError(Exception):
+    """A model file does not run."""
+
+
+def run_in_process(
+    runtime: str,
+    path: pathlib.Path,
+    images: pathlib.Path,
+    batch_size: int = 1,
+) -> Found:
+    """`run_all` of a file in a fresh process.
+
+    Args:
+      runtime: one of `RUNTIMES`.
+      path: of the model.
+      images: from `save_images`.
+      batch_size: of the requests.
+
+    Raises:
+      RunError: with the last line of what the process said.
+    """
+    found = images.with_name("found.npz")
+    command = [sys.executable, "-m", __name__, runtime, str(path)]
+    command += [str(images), str(found), str(batch_size)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [
+            f"ended with {done.returncode}"
+        ]
+        raise RunError(f"{path}: {runtime}: {lines[-1]}")
+    with np.load(found) as arrays:
+        return dict(arrays)
+
+
+def main(runtime: str, path: str, images: str, found: str, batch: str) -> None:
+    """What the process does."""
+    with np.load(images) as arrays:
+        pixels = arrays["pixels"]
+        encoded = [
+            arrays[f"encoded{index}"].tobytes() for index in range(len(pixels))
+        ]
+    run = RUNTIMES[runtime](path)
+    np.savez(found, **run_all(run, pixels, encoded, int(batch)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

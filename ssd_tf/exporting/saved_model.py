@@ -1,0 +1,121 @@
+"""Writes the SavedModel that TensorFlow Serving runs.
+
+A version is written under a name that is no number and renamed when it has
+run: a server that watches the folder never loads half a model.
+"""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from ssd_tf import files, serving
+from ssd_tf.command import UserError
+from ssd_tf.config import DetectionParams
+from ssd_tf.exporting import signatures, warmup
+from ssd_tf.exporting.decoding import Decoding
+from ssd_tf.exporting.description import Model, describe
+from ssd_tf.exporting.signatures import Signature
+
+DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+
+
+class SavedModelOptions(NamedTuple):
+    """How a SavedModel answers."""
+
+    decoding: Decoding = Decoding()
+    # The signature that a client gets who names none.
+    input_type: str = "image_bytes"
+    # Encoded images that it runs on before it is published, and whose
+    # requests a server warms up with.
+    warmup_images: Sequence[bytes] = ()
+
+
+def write(
+    model: Model,
+    export_dir: str | os.PathLike,
+    options: DetectionParams = DetectionParams(),
+    how: SavedModelOptions = SavedModelOptions(),
+    version: int | None = None,
+) -> pathlib.Path:
+    """Writes a version, which appears as a whole or not at all.
+
+    Args:
+      model: with its weights.
+      export_dir: folder of the versions.
+      options: of the detections that the model answers with.
+      how: see there.
+      version: its number; by default one more than the highest there is.
+
+    Returns:
+      The version's folder.
+
+    Raises:
+      UserError: the version is there already.
+    """
+    export_dir = pathlib.Path(export_dir)
+    target = export_dir / str(version or serving.next_version(export_dir))
+    if target.exists():
+        raise UserError(f"{target}: is there already; choose another --version")
+    named = signatures.make(model.net, options, how.decoding)
+    with files.new_directory(target) as temporary:
+        write_signatures(model.net.model, named, temporary, how.input_type)
+        _write_assets(model, options, how, named, temporary)
+        warmup.run_and_record(temporary, how.warmup_images, how.input_type)
+    return target
+
+
+def write_signatures(
+    network: keras.Model,
+    named: dict[str, Signature],
+    folder: pathlib.Path,
+    default: str,
+) -> None:
+    """Writes the graph and the variables, not the assets.
+
+    Args:
+      network: that the functions call.
+      named: functions by the names of their signatures.
+      folder: for the SavedModel.
+      default: the one that is `serving_default`, too.
+    """
+    # The root holds the bare variables and not the Keras model: of that,
+    # tf.saved_model.save makes copies which TensorFlow Serving does not find
+    # (keras issue 19274), and keras.export stores every variable twice.
+    root = tf.Module()
+    root.weights = [variable.value for variable in network.variables]
+    functions = {
+        name: tf.function(each.function, input_signature=each.inputs)
+        for name, each in named.items()
+    }
+    if default == "image_tensor":
+        # Clients of TF Object Detection API call the loaded model itself.
+        root.__call__ = functions[default]
+    concrete = {
+        name: function.get_concrete_function()
+        for name, function in functions.items()
+    }
+    concrete[DEFAULT] = concrete[default]
+    tf.saved_model.save(root, str(folder), signatures=concrete)
+
+
+def _write_assets(model, options, how, named, folder):
+    names = "".join(f"{name}\n" for name in model.class_names)
+    files.write_text(folder / serving.LABELS_FILE, names)
+    described = describe(model, options) | {
+        "max_pixels": how.decoding.max_pixels,
+        "bad_images": "empty" if how.decoding.bad_is_empty else "error",
+        "signatures": {
+            name: {spec.name: _spec(spec) for spec in each.inputs}
+            for name, each in named.items()
+        }
+        | {DEFAULT: how.input_type},
+    }
+    files.write_json(folder / serving.MODEL_FILE, described)
+
+
+def _spec(spec: tf.TensorSpec) -> dict[str, Any]:
+    return {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
