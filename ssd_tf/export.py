@@ -23,110 +23,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import flags
 
-from ssd_tf import command, config_flags
+from ssd_tf import command, config_flags, export_flags
 from ssd_tf.command import UserError
 from ssd_tf.config import DetectionParams
 
 if TYPE_CHECKING:
     from ssd_tf.nets.ssd import SSDNet
 
-INPUT_TYPES = ("image_bytes", "image_tensor", "tf_example")
 # Pictures of the built-in data that every export is run on.
 _SAMPLE_SIZE = (240, 320)  # height, width
 
 FLAGS = flags.FlagValues()
-config_flags.define_checkpoint_path(FLAGS)
-flags.DEFINE_string(
-    "export_dir",
-    None,
-    "Where the numbered versions are; TF Serving's base path.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    "version",
-    None,
-    "Number of the version [one more than the highest there is].",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "input_type",
-    "image_bytes",
-    INPUT_TYPES,
-    "What serving_default takes; image_tensor is that of TF Object Detection "
-    "API, for its clients.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "bad_images",
-    "error",
-    ("error", "empty"),
-    "What an image that cannot be decoded brings: an error of its whole "
-    "batch, or no detections.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    "max_image_megapixels",
-    64,
-    "Larger images are bad images.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "metrics",
-    None,
-    "metrics.json that model.json quotes [the newest evaluation of this "
-    "checkpoint in the train_dir].",
-    flag_values=FLAGS,
-)
-flags.DEFINE_list(
-    "formats",
-    ["saved_model"],
-    "What is written, of saved_model, tflite (float32), tflite_float16, "
-    "tflite_dynamic, tflite_int8 and onnx; none: what is there is verified.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_boolean(
-    "raw_heads",
-    False,
-    "TFLite files give logits, localisations and anchors, not detections.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "dataset_dir",
-    None,
-    "Images that tflite_int8 learns its ranges from: a folder that "
-    "ssd_tf.datasets.convert has written, a VOC tree or a COCO file.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "dataset_split_name", "train", "Split of it.", flag_values=FLAGS
-)
-flags.DEFINE_integer(
-    "calibration_images",
-    200,
-    "So many of them.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "verify",
-    None,
-    "The same of annotated images, on which all files in --export_dir are "
-    "compared with the net [pictures of the built-in data, without mAP].",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "verify_split_name", "test", "Split of it.", flag_values=FLAGS
-)
-flags.DEFINE_integer(
-    "verify_images",
-    100,
-    "So many of them.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-config_flags.define(FLAGS, DetectionParams())
+export_flags.define(FLAGS)
 
 
 def export_saved_model(
@@ -160,30 +68,15 @@ def export_saved_model(
 def main() -> None:
     """Reads the flags, exports and verifies."""
     command.require(FLAGS, "checkpoint_path", "export_dir")
-    _check_flags()
     command.load_tensorflow()
-    from ssd_tf.exporting import description
+    from ssd_tf.exporting import description, formats
 
+    export_flags.check(FLAGS, formats.FORMATS)
     model = description.load(FLAGS.checkpoint_path, FLAGS.metrics)
     options = config_flags.read(FLAGS, DetectionParams())
     for name in FLAGS.formats:
         command.say(f"{_write(model, name, options)}")
     _verify(model, options)
-
-
-def _check_flags():
-    from ssd_tf.exporting import formats
-
-    for name in FLAGS.formats:
-        if name not in formats.FORMATS:
-            raise UserError(
-                f"--formats={name}: choose of {', '.join(formats.FORMATS)}"
-            )
-    if formats.TFLITE_INT8 in FLAGS.formats and not FLAGS.dataset_dir:
-        raise UserError(
-            "--formats=tflite_int8: learns its ranges from images; name "
-            "them by --dataset_dir"
-        )
 
 
 def _write(model, name, options):
@@ -236,8 +129,10 @@ def _verify(model, options):
     encoded, measure = samples(), None
     if FLAGS.verify:
         encoded, measure = _annotated(model.class_names)
-    entries = verify.verify(model.net, options, wanted, encoded, measure)
-    verify.print_table(entries)
+    entries = verify.verify(
+        model.net, options, wanted, encoded, measure, FLAGS.verify_batch_size
+    )
+    verify.print_table(entries, FLAGS.verify_batch_size)
     verify.write(export_dir, entries)
     failed = [entry for entry in entries if entry.get("failures")]
     for entry in failed:

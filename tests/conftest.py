@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -142,6 +143,36 @@ def trained(shapes_data, tmp_path_factory):
         settings, train_dir, records.reader(shapes_data, "train"), 48
     )
     return Trained(train_dir, shapes_data, settings, net)
+
+
+@pytest.fixture(scope="session")
+def lively(trained, pictures, tmp_path_factory):
+    """A run whose net says something else of every place.
+
+    Random weights, batch norm that has seen images, and large logits: after a
+    few steps of training all scores are alike, and errors hide in ties.
+    """
+    import keras
+    import tensorflow as tf
+
+    from ssd_tf import checkpoint, config, preprocessing
+    from ssd_tf.nets.ssd import SSDNet
+
+    keras.utils.set_random_seed(0)
+    net = SSDNet(trained.net.params)
+    images = tf.stack(
+        [preprocessing.prepare_image(x, net.params) for x in pictures]
+    )
+    for _ in range(100):
+        net.model(images, training=True)
+    for variable in net.model.variables:
+        # Of the 1x1 convolutions that give the logits.
+        if re.search(r"conv_cls(?!.*depthwise).*/kernel", variable.path):
+            variable.assign(8.0 * variable)
+    train_dir = tmp_path_factory.mktemp("lively")
+    config.save(trained.settings, train_dir)
+    checkpoint.save_weights(net, train_dir)
+    return Trained(train_dir, trained.dataset_dir, trained.settings, net)
 
 
 @pytest.fixture(scope="session")

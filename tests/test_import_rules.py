@@ -10,8 +10,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 COMMANDS = {"benchmark", "client", "default_run", "detect", "export"}
 COMMANDS |= {"curves", "import_weights", "replay"}
 # Where flags are made for the commands.
-FLAGS = {"command", "config_flags", "eval_flags", "flag_tables"}
-FLAGS |= {"unused_flags"}
+FLAGS = {"command", "config_flags", "eval_flags", "export_flags"}
+FLAGS |= {"flag_tables", "unused_flags"}
 # What a module of the core may know of the package, itself left out.
 CORE = {
     "boxes": set(),
@@ -148,7 +148,17 @@ CORE = {
         *("exporting.description", "exporting.saved_model"),
         "exporting.signatures",
     },
+    "exporting.pairs": {"boxes"},
     "exporting.runner": {"runtimes", "exporting.session"},
+    "exporting.formats": {
+        *("command", "config", "files", "serving"),
+        *("exporting.description", "exporting.onnx_file", "exporting.tflite"),
+    },
+    "exporting.verify": {
+        *("command", "config", "files", "nets.ssd", "preprocessing"),
+        *("serving", "exporting.formats", "exporting.pairs"),
+        "exporting.runner",
+    },
     "files": set(),
     "command": set(),
     "nets.batch_norm": set(),

@@ -86,14 +86,12 @@ def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
       InvalidArgumentError: it has more pixels than that, or is no image.
     """
     size = image_size(encoded)
-    check = tf.debugging.assert_less_equal(
-        tf.reduce_prod(size),
-        tf.constant(max_pixels, tf.int64),
-        f"an image has more pixels than the {max_pixels} that this model "
-        "decodes: height, width",
-        summarize=2,
+    check = tf.debugging.Assert(
+        tf.reduce_prod(size) <= max_pixels,
+        [f"an image has more than {max_pixels} pixels: height, width", size],
     )
-    with tf.control_dependencies([check] if check is not None else []):
+    # In a graph; eagerly it has been checked already and is None.
+    with tf.control_dependencies([] if check is None else [check]):
         return preprocessing.decode(tf.identity(encoded))
 
 

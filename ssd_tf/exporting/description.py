@@ -1,6 +1,7 @@
 """model.json: what a client has to know of an exported model."""
 
 import json
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -24,7 +25,9 @@ class Model(NamedTuple):
     metrics: dict[str, Any] | None = None  # of `read_metrics`
 
 
-def load(path: str, metrics_file: str | None = None) -> Model:
+def load(
+    path: str | os.PathLike, metrics_file: str | os.PathLike | None = None
+) -> Model:
     """A checkpoint with what was measured of it.
 
     Args:

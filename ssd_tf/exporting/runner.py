@@ -9,6 +9,7 @@ network, and the encoded images one by one. FOUND.npz gets the detections and
 
 import functools
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -103,19 +104,27 @@ def run_in_process(
       batch_size: of the requests.
 
     Raises:
-      RunError: with the last line of what the process said.
+      RunError: with the exception that ended it.
     """
     found = images.with_name("found.npz")
     command = [sys.executable, "-m", __name__, runtime, str(path)]
     command += [str(images), str(found), str(batch_size)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or [
-            f"ended with {done.returncode}"
-        ]
-        raise RunError(f"{path}: {runtime}: {lines[-1]}")
+        raise RunError(_reason(done.stderr) or f"ended with {done.returncode}")
     with np.load(found) as arrays:
         return dict(arrays)
+
+
+def _reason(said):
+    """What the exception of a process was called, and its first line."""
+    told = said.rpartition("\nTraceback ")[2].splitlines()
+    raised = [
+        line for line in told if re.match(r"[\w.]+(Error|Exception)", line)
+    ]
+    return (
+        raised[-1].removeprefix("ssd_tf.command.UserError: ") if raised else ""
+    )
 
 
 def main(runtime: str, path: str, images: str, found: str, batch: str) -> None:

@@ -1,0 +1,163 @@
+"""Strangers' images: their size by the header, limits, bad ones."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from ssd_tf.exporting import decoding
+from ssd_tf.exporting.decoding import Decoding
+
+HEIGHT, WIDTH = 37, 301
+
+
+def encoded(kind, size=(WIDTH, HEIGHT), mode="RGB", **options):
+    """A picture in a file format, its left half red."""
+    image = Image.new("RGB", size, "blue")
+    image.paste("red", (0, 0, size[0] // 2, size[1]))
+    file = io.BytesIO()
+    image.convert(mode).save(file, kind, **options)
+    return file.getvalue()
+
+
+def bomb(height, width):
+    """A PNG's header that promises so many pixels, and a little data."""
+
+    def chunk(name, data):
+        check = zlib.crc32(name + data)
+        return (
+            struct.pack(">I", len(data))
+            + name
+            + data
+            + struct.pack(">I", check)
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = zlib.compress(bytes(1000))
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", header),
+            chunk(b"IDAT", data),
+            chunk(b"IEND", b""),
+        ]
+    )
+
+
+PICTURES = {
+    "jpeg": encoded("JPEG"),
+    "progressive": encoded("JPEG", progressive=True),
+    "grey jpeg": encoded("JPEG", mode="L"),
+    "cmyk jpeg": encoded("JPEG", mode="CMYK"),
+    "png": encoded("PNG"),
+    "palette": encoded("PNG", mode="P"),
+    "gif": encoded("GIF", mode="P"),
+    "bmp": encoded("BMP"),
+    "lossy webp": encoded("WEBP"),
+    "lossless webp": encoded("WEBP", lossless=True),
+    "extended webp": encoded("WEBP", exif=b"Exif\x00\x00II*\x00"),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_header_tells_the_size_that_decoding_gives(name):
+    size = tf.function(decoding.image_size)(tf.constant(PICTURES[name]))
+    assert size.numpy().tolist() == [HEIGHT, WIDTH]
+    image = decoding.decode(PICTURES[name], HEIGHT * WIDTH)
+    assert image.shape == (HEIGHT, WIDTH, 3)
+    # Red on the left, blue on the right; of greys, 76 and 29.
+    left, right = image.numpy().astype(int)[5, [5, -5], 0]
+    assert left - right > 40
+
+
+def test_a_bmp_stored_from_the_top_has_a_negative_height():
+    data = bytearray(PICTURES["bmp"])
+    data[22:26] = struct.pack("<i", -HEIGHT)
+    assert decoding.image_size(bytes(data)).numpy().tolist() == [HEIGHT, WIDTH]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"text, and no image", b"BM", b"GIF89a", b"\x89PNG"]
+)
+def test_no_image_is_told_by_the_decoder(data):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decoding.decode(data, 1 << 26)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_larger_image_is_refused_with_its_size(name):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError,
+        match=r"more than 11136 pixels.*\n?.*37\D+301",
+    ):
+        decoding.decode(PICTURES[name], HEIGHT * WIDTH - 1)
+
+
+def test_a_bomb_is_refused_before_it_takes_memory(run_script):
+    script = """
+import resource, sys
+sys.path.insert(0, "tests")
+import tensorflow as tf
+from test_export_decoding import PICTURES, bomb
+from ssd_tf.exporting import decoding
+decoding.decode(PICTURES["png"], 1 << 26)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    decoding.decode(bomb(20_000, 20_000), 1 << 26)
+except tf.errors.InvalidArgumentError as error:
+    assert "20000" in str(error) and "67108864" in str(error), error
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    # The picture would have 1.2 GB, in kilobytes here.
+    assert int(run_script(script)) < 50_000
+
+
+def prepare(image):
+    return tf.image.resize(image, (8, 8))
+
+
+@pytest.mark.parametrize("bad_is_empty", [False, True])
+def test_good_images_are_decoded_in_their_order(bad_is_empty):
+    batch = tf.constant([PICTURES["png"], PICTURES["gif"]])
+    images, valid = decoding.decode_batch(
+        batch, prepare, (8, 8, 3), Decoding(bad_is_empty=bad_is_empty)
+    )
+    assert valid.numpy().tolist() == [True, True]
+    for index, name in enumerate(("png", "gif")):
+        expected = prepare(decoding.decode(PICTURES[name], 1 << 26))
+        np.testing.assert_array_equal(images[index], expected)
+
+
+def test_bad_images_are_zeros_where_asked():
+    truncated = PICTURES["png"][:60]
+    batch = [b"", PICTURES["jpeg"], b"text", bomb(20_000, 20_000), truncated]
+    decode = tf.function(
+        lambda x: decoding.decode_batch(
+            x, prepare, (8, 8, 3), Decoding(bad_is_empty=True)
+        )
+    )
+    images, valid = decode(tf.constant(batch))
+    assert valid.numpy().tolist() == [False, True, False, False, False]
+    assert not np.any(images[~valid.numpy()])
+    assert np.any(images[1])
+
+
+def test_a_bad_image_is_an_error_otherwise():
+    decode = tf.function(
+        lambda x: decoding.decode_batch(x, prepare, (8, 8, 3), Decoding())
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(tf.constant([PICTURES["png"], b"text"]))
+
+
+def test_an_animation_is_its_first_frame():
+    frames = [Image.new("RGB", (9, 7), color) for color in ("red", "blue")]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    image = decoding.decode(file.getvalue(), 63)
+    assert image.shape == (7, 9, 3)
+    assert image[3, 3].numpy().tolist() == [255, 0, 0]
