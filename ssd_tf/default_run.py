@@ -49,7 +49,7 @@ def default_run(
     Returns:
       The metrics of the test split.
     """
-    from ssd_tf import evaluate, export, report, train
+    from ssd_tf import evaluate, report, train
     from ssd_tf.datasets import catalog, convert, records, shapes
 
     run_dir = pathlib.Path(run_dir)
@@ -70,7 +70,7 @@ def default_run(
     )
     metrics = _evaluate(run_dir, data, num_test)
     sheet = _draw_sheet(run_dir, raw, net, class_names)
-    exported = export.export_saved_model(net, class_names, run_dir / "export")
+    exported = _export(run_dir)
     command.print_table(
         "what is where",
         ["what", "where"],
@@ -85,6 +85,18 @@ def default_run(
         ],
     )
     return metrics
+
+
+def _export(run_dir):
+    """The SavedModel, with the metrics that were measured."""
+    from ssd_tf import evaluate, export
+    from ssd_tf.exporting import description, saved_model, server_files
+
+    model = description.load(run_dir / "train", run_dir / evaluate.METRICS_FILE)
+    how = saved_model.SavedModelOptions(warmup_images=export.samples())
+    written = saved_model.write(model, run_dir / "export", how=how)
+    server_files.write(run_dir / "export")
+    return written
 
 
 def _evaluate(run_dir, data, num_test):
@@ -117,16 +129,20 @@ def _evaluate(run_dir, data, num_test):
 
 def _draw_sheet(run_dir, raw, net, class_names):
     """One picture of detections on the first test images."""
-    from ssd_tf import detect, drawing, files, serving
+    from ssd_tf import drawing, files, serving
+    from ssd_tf.detect_reading import read_image
+    from ssd_tf.detect_results import detections_of
 
     names = (raw / "ImageSets/Main/test.txt").read_text("utf-8").split()
     images = [
-        detect.read_image(raw / "JPEGImages" / f"{name}.jpg")
+        read_image(raw / "JPEGImages" / f"{name}.jpg")
         for name in names[:SHEET_IMAGES]
     ]
     found = serving.make_predict(net)([encoded for encoded, _ in images])
     pictures = [
-        detect.draw(pixels, found, index, class_names)
+        drawing.draw_detections(
+            pixels, *detections_of(found, index), class_names
+        )
         for index, (_, pixels) in enumerate(images)
     ]
     path = run_dir / "detections.png"

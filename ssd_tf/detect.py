@@ -1,245 +1,135 @@
-"""Draws detections on pictures.
+"""Detects in images, videos, cameras and TFRecords.
 
-  python -m ssd_tf.detect --model=TRAIN_DIR_OR_EXPORT --input=IMAGE_OR_FOLDER \\
-      --output_dir=found
+  python -m ssd_tf.detect --model=TRAIN_DIR --input=photos --output_dir=found
+  python -m ssd_tf.detect --model=models/ssd/model.onnx \\
+      --input="photos/**/*.jpg,clip.mp4,webcam" --output_dir=found \\
+      --formats=json,csv,coco,voc --save_crops
 
-writes every picture with boxes, class names and scores into found/, and
-found/detections.json: per image its size and its detections (class number,
-name, score, box as ymin, xmin, ymax, xmax in [0, 1]).
+writes every picture and video with boxes, class names and scores into found/,
+and found/detections.json: per image its size and its detections (class
+number, name, score, box as ymin, xmin, ymax, xmax in [0, 1]), per frame of a
+video also its number and time. Ctrl-C ends a video or camera; what was
+detected until then is written.
 """
 
-import io
-import os
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from absl import flags
 from PIL import Image
 
-from ssd_tf import command, config_flags, drawing, files
+from ssd_tf import (
+    command,
+    config_flags,
+    detect_flags,
+    detect_inputs,
+    detect_video,
+)
 from ssd_tf.command import UserError
 from ssd_tf.config import DetectionParams
-from ssd_tf.datasets import images
-
-if TYPE_CHECKING:
-    from ssd_tf.serving import Predict
-
-DETECTIONS_FILE = "detections.json"
+from ssd_tf.datasets import labels
+from ssd_tf.signals import stop_requests
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    "model",
-    None,
-    "A train_dir, a checkpoint in one, or an exported model.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "input", None, "An image, or a folder of images.", flag_values=FLAGS
-)
-flags.DEFINE_string(
-    "output_dir", None, "Where pictures and JSON go.", flag_values=FLAGS
-)
-flags.DEFINE_float(
-    "min_score", 0.5, "Smallest score that is drawn.", flag_values=FLAGS
-)
-flags.DEFINE_integer(
-    "batch_size", 8, "Images at once.", lower_bound=1, flag_values=FLAGS
-)
-config_flags.define(FLAGS, DetectionParams())
+detect_flags.define(FLAGS)
 
 
-def list_images(path: str | os.PathLike) -> list[pathlib.Path]:
-    """The images that a path means, sorted; folders are not searched deeper.
+def _check_formats(known):
+    for name in FLAGS.formats:
+        if name not in known:
+            raise UserError(
+                f"--formats={name}: expected some of {', '.join(known)}, "
+                "separated by commas"
+            )
 
-    Raises:
-      UserError: there is none.
-    """
-    path = pathlib.Path(path)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UserError(f"--input={path}: no such file or folder")
-    found = sorted(
-        entry
-        for entry in path.iterdir()
-        if entry.suffix.lower() in images.SUFFIXES
-    )
-    if not found:
+
+def _load_model():
+    """The detector and its class names."""
+    from ssd_tf import detect_models
+
+    given = config_flags.given(FLAGS, DetectionParams())
+    if given and not detect_models.has_options(FLAGS.model):
         raise UserError(
-            f"--input={path}: no image in it "
-            f"({', '.join(sorted(images.SUFFIXES))})"
+            f"--{given[0]}: an exported model has its own; give it to "
+            "ssd_tf.export, or name a train_dir"
         )
-    return found
+    if FLAGS.labels and not detect_models.is_file(FLAGS.model):
+        raise UserError(
+            f"--labels={FLAGS.labels}: only for .tflite and .onnx files; "
+            f"{FLAGS.model} has its own"
+        )
+    options = config_flags.read(FLAGS, DetectionParams())
+    model = detect_models.load(FLAGS.model, options)
+    if model.class_names is not None:
+        return model, model.class_names
+    path = FLAGS.labels or pathlib.Path(FLAGS.model).with_name("labels.txt")
+    is_there = FLAGS.labels or path.is_file()
+    return model, labels.read(path) if is_there else []
 
 
-def read_image(path: pathlib.Path) -> tuple[bytes, np.ndarray]:
-    """An image as the model reads it and as a person sees it.
-
-    Prepared as at the conversion, since TensorFlow ignores the EXIF
-    orientation and misreads palettes.
-
-    Returns:
-      Encoded JPEG or PNG and uint8 `[h, w, 3]`.
+def _report(summary, stopped_by):
+    """Says what was done.
 
     Raises:
-      UnreadableImageError: not an image, or not a whole one.
-      OSError: the file cannot be read.
+      UserError: it is not all that was asked for, or nothing.
     """
-    encoded = images.prepare(path.read_bytes()).encoded
-    with Image.open(io.BytesIO(encoded)) as image:
-        return encoded, np.asarray(image.convert("RGB"))
-
-
-def _batches(
-    paths: Sequence[pathlib.Path], batch_size: int, unreadable: list[str]
-) -> Iterator[list[tuple[pathlib.Path, bytes, np.ndarray]]]:
-    """Batches of (path, encoded, pixels); what cannot be read is noted."""
-    batch = []
-    for path in paths:
-        try:
-            batch.append((path, *read_image(path)))
-        except (OSError, images.UnreadableImageError) as error:
-            unreadable.append(f"{path}: {error}")
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def detections_of(
-    found: dict[str, np.ndarray], index: int, class_names: Sequence[str]
-) -> list[dict[str, Any]]:
-    """One image's detections for JSON, best first."""
-    boxes, scores, classes = (
-        found[f"detection_{name}"][index]
-        for name in ("boxes", "scores", "classes")
+    where = f"in {FLAGS.output_dir}"
+    for file, reason in summary.unreadable:
+        command.say(f"not readable: {file}: {reason}")
+    if stopped_by:
+        raise UserError(
+            f"stopped by {stopped_by} after {summary.pictures} images, "
+            f"whose results are {where}"
+        )
+    if not summary.pictures:
+        raise UserError(f"--input={FLAGS.input}: no readable image in it")
+    command.say(
+        f"{summary.objects} objects with score >= {FLAGS.min_score} on "
+        f"{summary.pictures} images ({len(summary.unreadable)} not readable) "
+        f"{where}"
     )
-    return [
-        {
-            "class": int(classes[k]),
-            "name": class_names[int(classes[k]) - 1],
-            "score": round(float(scores[k]), 6),
-            "box": [round(float(x), 6) for x in boxes[k]],
-        }
-        for k in range(int(found["num_detections"][index]))
-    ]
-
-
-def draw(
-    pixels: np.ndarray,
-    found: dict[str, np.ndarray],
-    index: int,
-    class_names: Sequence[str],
-    min_score: float = 0.5,
-) -> Image.Image:
-    """One image of a batch with its detections drawn on it."""
-    return drawing.draw_detections(
-        pixels,
-        found["detection_boxes"][index],
-        found["detection_scores"][index],
-        found["detection_classes"][index],
-        class_names,
-        min_score,
-    )
-
-
-def detect_images(
-    predict: "Predict",
-    class_names: Sequence[str],
-    paths: Sequence[pathlib.Path],
-    output_dir: str | os.PathLike,
-    min_score: float = 0.5,
-    batch_size: int = 8,
-) -> tuple[int, list[str]]:
-    """Draws the detections of images and writes them as JSON.
-
-    Args:
-      predict, class_names: from `serving.load_predictor`.
-      paths: of the images.
-      output_dir: for a picture per image and `detections.json`.
-      min_score: smallest score that is drawn; the JSON has all.
-      batch_size: images at once.
-
-    Returns:
-      Number of detections drawn, and a line per image that was not readable.
-    """
-    output_dir = pathlib.Path(output_dir)
-    entries, unreadable, drawn = [], [], 0
-    with command.progress("detecting", len(paths)) as advance:
-        for batch in _batches(paths, batch_size, unreadable):
-            found = predict([encoded for _, encoded, _ in batch])
-            for index, (path, _, pixels) in enumerate(batch):
-                height, width = pixels.shape[:2]
-                detections = detections_of(found, index, class_names)
-                drawn += sum(d["score"] >= min_score for d in detections)
-                entries.append(
-                    {
-                        "file": str(path),
-                        "height": height,
-                        "width": width,
-                        "detections": detections,
-                    }
-                )
-                picture = draw(pixels, found, index, class_names, min_score)
-                _save_picture(picture, output_dir / path.name)
-            advance(len(batch))
-    result = {"class_names": list(class_names), "images": entries}
-    files.write_json(output_dir / DETECTIONS_FILE, result)
-    return drawn, unreadable
-
-
-def _save_picture(picture: Image.Image, path: pathlib.Path) -> None:
-    """As JPEG or PNG, under the image's name; `a.gif` becomes `a.gif.png`."""
-    suffix = path.suffix.lower()
-    if suffix not in (".jpg", ".jpeg", ".png"):
-        path = path.with_name(f"{path.name}.png")
-    kind = "JPEG" if suffix in (".jpg", ".jpeg") else "PNG"
-    with files.replace_file(path) as temporary:
-        picture.save(temporary, kind, quality=92)
 
 
 def main() -> None:
     """Reads the flags and detects."""
     command.require(FLAGS, "model", "input", "output_dir")
-    paths = list_images(FLAGS.input)
-    output_dir = pathlib.Path(FLAGS.output_dir).resolve()
-    if any(path.resolve().parent == output_dir for path in paths):
-        raise UserError(
-            f"--output_dir={FLAGS.output_dir}: holds the images themselves, "
-            "which would be drawn over; choose another folder"
-        )
+    naming = detect_inputs.Naming()
+    parts = detect_inputs.split_list(FLAGS.input)
+    sources = detect_inputs.find(parts, FLAGS.dataset_split_name, naming)
+    detect_inputs.check_output_dir(FLAGS.output_dir, sources)
+    if any(isinstance(each, detect_inputs.Video) for each in sources):
+        detect_video.import_cv2()
     command.load_tensorflow()
-    from ssd_tf import serving
+    from ssd_tf import detect_formats, detect_run
+    from ssd_tf.detect_outputs import Outputs
+    from ssd_tf.detect_reading import Reader
 
-    given = config_flags.given(FLAGS, DetectionParams())
-    if given and serving.find_saved_model(FLAGS.model):
-        raise UserError(
-            f"--{given[0]}: an exported model has its own; give it to "
-            "ssd_tf.export, or name a train_dir"
-        )
-    predict, class_names = serving.load_predictor(
-        FLAGS.model, config_flags.read(FLAGS, DetectionParams())
-    )
-    drawn, unreadable = detect_images(
-        predict,
+    _check_formats(detect_formats.FORMATS)
+    model, class_names = _load_model()
+    max_pixels = FLAGS.max_image_megapixels * 10**6
+    # Pillow's own limit only warns; headers are compared with ours.
+    Image.MAX_IMAGE_PIXELS = None
+    outputs = Outputs(
+        pathlib.Path(FLAGS.output_dir),
         class_names,
-        paths,
-        FLAGS.output_dir,
         FLAGS.min_score,
-        FLAGS.batch_size,
+        FLAGS.formats,
+        FLAGS.save_pictures,
+        FLAGS.save_crops,
     )
-    for line in unreadable:
-        command.say(f"not readable: {line}")
-    if len(unreadable) == len(paths):
-        raise UserError(f"--input={FLAGS.input}: no readable image in it")
-    command.say(
-        f"{drawn} objects with score >= {FLAGS.min_score} on "
-        f"{len(paths) - len(unreadable)} images "
-        f"({len(unreadable)} not readable) in {FLAGS.output_dir}"
-    )
+    with stop_requests() as stop:
+        reader = Reader(
+            model.prepare,
+            naming,
+            min(max_pixels, model.max_pixels or max_pixels),
+            FLAGS.max_frames,
+            lambda: stop.received is not None,
+        )
+        summary = detect_run.run(
+            model, sources, reader, outputs, FLAGS.batch_size
+        )
+    # Nothing but Ctrl-C ends a camera.
+    is_endless = not any(source.path for source in sources)
+    _report(summary, None if is_endless else stop.received)
 
 
 def run() -> None:

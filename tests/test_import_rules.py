@@ -9,9 +9,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 # Their flags, and for some the data sets, end here.
 COMMANDS = {"benchmark", "client", "default_run", "detect", "export"}
 COMMANDS |= {"curves", "import_weights", "replay"}
+COMMANDS |= {"detect_formats", "detect_inputs", "detect_reading"}
 # Where flags are made for the commands.
 FLAGS = {"command", "config_flags", "eval_flags", "export_flags"}
-FLAGS |= {"flag_tables", "unused_flags"}
+FLAGS |= {"detect_flags", "flag_tables", "unused_flags"}
 # What a module of the core may know of the package, itself left out.
 CORE = {
     "boxes": set(),
@@ -118,7 +119,9 @@ CORE = {
         "report_charts",
         "report_images",
     },
-    "runtimes": {"command"},
+    "model_tensors": {"command"},
+    "runtimes": {"command", "model_tensors"},
+    "stated_names": {"command", "runtimes"},
     "software": set(),
     # A SavedModel knows nothing of the other formats, and nobody of a server.
     "exporting.decoding": {"preprocessing"},
@@ -158,6 +161,23 @@ CORE = {
         *("command", "config", "files", "nets.ssd", "preprocessing"),
         *("serving", "exporting.formats", "exporting.pairs"),
         "exporting.runner",
+    },
+    "background": set(),
+    "file_names": set(),
+    "detect_video": {"command", "files"},
+    "detect_models": {
+        *("checkpoint", "command", "config", "preprocessing"),
+        *("runtimes", "serving"),
+    },
+    "detect_results": {"detect_reading", "metrics.inputs"},
+    "detect_outputs": {
+        *("detect_inputs", "detect_results", "detect_video"),
+        *("drawing", "file_names", "files"),
+    },
+    "detect_run": {
+        *("background", "command", "detect_formats", "detect_inputs"),
+        *("detect_models", "detect_outputs", "detect_reading"),
+        "detect_results",
     },
     "files": set(),
     "command": set(),

@@ -1,0 +1,104 @@
+"""What is drawn: pictures, crops, videos. Each appears as a whole.
+
+Nothing here detects; boxes are as in `detect_results`.
+"""
+
+import itertools
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ssd_tf import detect_video, drawing, files
+from ssd_tf.detect_inputs import CROPS_DIR
+from ssd_tf.detect_results import Result, class_name, from_score, pixel_boxes
+from ssd_tf.file_names import UniqueNames, safe
+
+_PICTURE_QUALITY, _CROP_QUALITY = 92, 95
+# libjpeg writes no longer sides.
+_MAX_JPEG_SIDE = 65_500
+
+
+class Outputs(NamedTuple):
+    """What is written where."""
+
+    output_dir: pathlib.Path
+    class_names: Sequence[str]
+    min_score: float = 0.5  # of what is drawn and cut out
+    formats: Sequence[str] = ("json",)  # of `detect_formats.FORMATS`
+    pictures: bool = True
+    crops: bool = False
+
+
+def render(result: Result, outputs: Outputs) -> Result:
+    """Writes crops and picture of a result, in any thread.
+
+    Returns:
+      The result; with the drawn picture if it is a video's.
+    """
+    if outputs.crops:
+        save_crops(result, outputs)
+    if not outputs.pictures:
+        return result
+    picture = draw(result, outputs.class_names, outputs.min_score)
+    if result.picture.moment:
+        return result._replace(drawn=np.asarray(picture))
+    save_picture(picture, outputs.output_dir / result.picture.name)
+    return result
+
+
+def draw(
+    result: Result, class_names: Sequence[str], min_score: float = 0.5
+) -> Image.Image:
+    """A picture with its detections drawn on it."""
+    return drawing.draw_detections(
+        result.picture.pixels, *result.found, class_names, min_score
+    )
+
+
+def save_picture(
+    picture: Image.Image, path: pathlib.Path, quality: int = _PICTURE_QUALITY
+) -> None:
+    """Writes JPEG or PNG, as the name says; PNG also what is too long."""
+    is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+    if is_jpeg and max(picture.size) > _MAX_JPEG_SIDE:
+        path, is_jpeg = path.with_name(f"{path.name}.png"), False
+    with files.replace_file(path) as temporary:
+        kind = "JPEG" if is_jpeg else "PNG"
+        picture.save(temporary, kind, quality=quality)
+
+
+def save_crops(result: Result, outputs: Outputs) -> None:
+    """Cuts out each detection: crops/CLASS/SOURCE_ID_1.jpg, the best first."""
+    found = from_score(result.found, outputs.min_score)
+    boxes = pixel_boxes(found.boxes, *result.size)
+    folders = class_folders(outputs.class_names)
+    for number, (box, label) in enumerate(
+        zip(boxes.tolist(), found.classes.tolist(), strict=True), start=1
+    ):
+        ymin, xmin, ymax, xmax = box
+        crop = Image.fromarray(result.picture.pixels[ymin:ymax, xmin:xmax])
+        name = f"{result.picture.source_id}_{number}.jpg"
+        folder = outputs.output_dir / CROPS_DIR / class_name(folders, label)
+        save_picture(crop, folder / name, _CROP_QUALITY)
+
+
+def class_folders(class_names: Sequence[str]) -> list[str]:
+    """Names of folders, one for each class, no two alike."""
+    names = UniqueNames()
+    return [names.give(safe(name)) for name in class_names]
+
+
+def write_videos(output_dir: pathlib.Path, results: Iterable[Result]) -> None:
+    """Writes the drawn frames of videos, one video after the other."""
+    frames = (result for result in results if result.drawn is not None)
+    by_video = itertools.groupby(frames, lambda result: result.picture.name)
+    for name, results_of_video in by_video:
+        first = next(results_of_video)
+        with detect_video.writing(
+            output_dir / name, first.picture.moment.fps, *first.size
+        ) as write:
+            for result in itertools.chain([first], results_of_video):
+                write(result.drawn)

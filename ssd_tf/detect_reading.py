@@ -1,0 +1,246 @@
+"""From files, records and videos to pictures that a detector can take.
+
+What cannot be read becomes an `Unreadable` in its place; it never stops the
+rest.
+"""
+
+import contextlib
+import functools
+import io
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from PIL import UnidentifiedImageError
+
+from ssd_tf import detect_video, preprocessing
+from ssd_tf.datasets import images, records
+from ssd_tf.datasets.catalog import Shard
+from ssd_tf.detect_inputs import Naming, Source, Still, Video
+from ssd_tf.file_names import safe, shown
+
+MAX_MEGAPIXELS = 64
+
+
+class Moment(NamedTuple):
+    """Where in its video a picture is."""
+
+    video: Video
+    fps: float
+    index: int  # from 0
+    seconds: float
+
+
+class Picture(NamedTuple):
+    """A picture to detect on."""
+
+    file: str  # what it is called in results
+    name: str  # of what is drawn, below the output folder
+    source_id: str  # no other picture's, and a file name without suffix
+    pixels: np.ndarray  # RGB, uint8 [h, w, 3]
+    encoded: bytes | None  # the same as JPEG or PNG, where it was a file
+    prepared: Any  # what the detector takes
+    moment: Moment | None = None  # None: it is of no video
+
+
+class Unreadable(NamedTuple):
+    """An input, or a part of it, of which there is no picture."""
+
+    file: str
+    reason: str
+
+
+class Reader(NamedTuple):
+    """How pictures are read."""
+
+    # From pixels and encoded image, see `detect_models.Model`.
+    prepare: Callable[[np.ndarray, bytes | None], Any]
+    naming: Naming
+    max_pixels: int = MAX_MEGAPIXELS * 10**6
+    max_frames: int | None = None  # of each video; None: all
+    # Asked before each picture.
+    is_stopped: Callable[[], bool] = lambda: False
+
+
+# What a thread does for one picture.
+Job = Callable[[], Picture | Unreadable]
+
+
+def read_image(
+    source: pathlib.Path | bytes, max_pixels: int = MAX_MEGAPIXELS * 10**6
+) -> tuple[bytes, np.ndarray]:
+    """An image as a detector and as a person see it.
+
+    Prepared as at the conversion, since TensorFlow ignores the EXIF
+    orientation and misreads palettes, and decoded as for training.
+
+    Args:
+      source: of a file, or its bytes.
+      max_pixels: more are refused before they are decoded.
+
+    Returns:
+      Encoded JPEG or PNG and uint8 `[h, w, 3]`.
+
+    Raises:
+      UnreadableImageError: not an image, not a whole one, or too large.
+      OSError: the file cannot be read.
+    """
+    is_file = isinstance(source, pathlib.Path)
+    with source.open("rb") if is_file else io.BytesIO(source) as file:
+        _check_size(*_stated_size(file), max_pixels)
+        file.seek(0)
+        encoded = images.prepare(file.read()).encoded
+    try:
+        return encoded, preprocessing.decode(encoded).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise images.UnreadableImageError(_first_line(error)) from error
+
+
+def _stated_size(file):
+    try:
+        return images.upright_size(file)
+    except images.UnreadableImageError as error:
+        # Pillow's words name an object of Python's.
+        if isinstance(error.__cause__, UnidentifiedImageError):
+            raise images.UnreadableImageError("is no image") from error
+        raise
+
+
+def _check_size(height, width, max_pixels):
+    if height * width > max_pixels:
+        raise images.UnreadableImageError(
+            f"{width} x {height} are more than {max_pixels / 1e6:g} million "
+            "pixels; see --max_image_megapixels"
+        )
+
+
+def read(sources: Sequence[Source], reader: Reader) -> Iterator[Job]:
+    """What there is to do for each picture of all sources, in their order.
+
+    The jobs may be done in any thread and at any time.
+    """
+    for source in sources:
+        if isinstance(source, Still):
+            jobs = [functools.partial(_read_still, source, reader)]
+        elif isinstance(source, Shard):
+            jobs = _of_records(source, reader)
+        else:
+            jobs = _of_video(source, reader)
+        for job in jobs:
+            if reader.is_stopped():
+                return
+            yield job
+
+
+def _read_still(still, reader):
+    names = shown(still.path), still.name, still.source_id
+    return _read_encoded(names, still.path, reader)
+
+
+def _read_encoded(names, source, reader):
+    try:
+        encoded, pixels = read_image(source, reader.max_pixels)
+    except (OSError, images.UnreadableImageError) as error:
+        return Unreadable(names[0], str(error))
+    return Picture(*names, pixels, encoded, reader.prepare(pixels, encoded))
+
+
+def _of_records(shard: Shard, reader: Reader) -> Iterator[Job]:
+    """The images of a TFRecord file up to where it is damaged."""
+    file = shown(shard.path)
+    dataset = tf.data.TFRecordDataset(str(shard.path))
+    parsed = iter(dataset.map(records.parse_example))
+    for number in range(2**63):
+        try:
+            record = next(parsed)
+        except StopIteration:
+            return
+        except tf.errors.InvalidArgumentError as error:
+            reason = f"record {number}: {_first_line(error)}"
+            yield functools.partial(Unreadable, file, reason)
+        except tf.errors.OpError as error:
+            reason = f"after {number} records: {_first_line(error)}"
+            yield functools.partial(Unreadable, file, reason)
+            return
+        else:
+            yield _of_record(record, file, reader)
+
+
+def _first_line(error):
+    return error.message.partition("\n")[0]
+
+
+def _of_record(record, file, reader):
+    stated = record["source_id"].numpy().decode("utf-8", "replace")
+    image = record["image"].numpy()
+    name = safe(stated)
+    if not name.lower().endswith(tuple(images.SUFFIXES)):
+        name += ".png" if image.startswith(b"\x89PNG") else ".jpg"
+    names = (
+        f"{file}:{stated}",
+        reader.naming.picture(name),
+        reader.naming.source_id(stated),
+    )
+    return functools.partial(_read_encoded, names, image, reader)
+
+
+def _of_video(video: Video, reader: Reader) -> Iterator[Job]:
+    try:
+        with detect_video.opened(video.path, video.camera) as capture:
+            _check_size(*detect_video.size(capture), reader.max_pixels)
+            yield from _of_frames(video, capture, reader)
+    except (
+        detect_video.UnreadableVideoError,
+        images.UnreadableImageError,
+    ) as error:
+        yield functools.partial(Unreadable, video.file, str(error))
+
+
+def _of_frames(video, capture, reader):
+    fps, count = detect_video.frame_rate(capture), 0
+    stated = detect_video.stated_frames(capture)
+    is_live = video.path is None
+    for frame in detect_video.frames(capture, is_live):
+        moment = Moment(video, fps, frame.index, frame.seconds)
+        name = f"{video.source_id}_{frame.index:06d}"
+        source_id = reader.naming.source_id(name)
+        yield functools.partial(
+            _read_frame, moment, source_id, frame.pixels, reader
+        )
+        count += 1
+        if count == reader.max_frames:
+            return
+    if stated and count < stated:
+        reason = f"ends after {count} of the {stated} frames that it states"
+        yield functools.partial(Unreadable, video.file, reason)
+
+
+def _read_frame(moment, source_id, bgr, reader):
+    pixels = detect_video.to_rgb(bgr)
+    prepared = reader.prepare(pixels, None)
+    names = moment.video.file, moment.video.name, source_id
+    return Picture(*names, pixels, None, prepared, moment)
+
+
+def count(
+    sources: Iterable[Source], max_frames: int | None = None
+) -> int | None:
+    """How many pictures there will be; None where a source does not say."""
+    counts = [_count_one(source, max_frames) for source in sources]
+    return None if None in counts else sum(counts)
+
+
+def _count_one(source, max_frames):
+    if isinstance(source, Still):
+        return 1
+    if isinstance(source, Shard):
+        return source.images
+    if source.path is None:
+        return max_frames
+    with contextlib.suppress(detect_video.UnreadableVideoError):
+        with detect_video.opened(source.path) as capture:
+            stated = detect_video.stated_frames(capture)
+            return min(stated, max_frames) if stated and max_frames else stated
+    return 1
