@@ -1,66 +1,14 @@
 """Strangers' images: their size by the header, limits, bad ones."""
 
-import io
 import struct
-import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from hostile_images import HEIGHT, PICTURES, WIDTH, animation, bomb
 
 from ssd_tf.exporting import decoding
 from ssd_tf.exporting.decoding import Decoding
-
-HEIGHT, WIDTH = 37, 301
-
-
-def encoded(kind, size=(WIDTH, HEIGHT), mode="RGB", **options):
-    """A picture in a file format, its left half red."""
-    image = Image.new("RGB", size, "blue")
-    image.paste("red", (0, 0, size[0] // 2, size[1]))
-    file = io.BytesIO()
-    image.convert(mode).save(file, kind, **options)
-    return file.getvalue()
-
-
-def bomb(height, width):
-    """A PNG's header that promises so many pixels, and a little data."""
-
-    def chunk(name, data):
-        check = zlib.crc32(name + data)
-        return (
-            struct.pack(">I", len(data))
-            + name
-            + data
-            + struct.pack(">I", check)
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = zlib.compress(bytes(1000))
-    return b"".join(
-        [
-            b"\x89PNG\r\n\x1a\n",
-            chunk(b"IHDR", header),
-            chunk(b"IDAT", data),
-            chunk(b"IEND", b""),
-        ]
-    )
-
-
-PICTURES = {
-    "jpeg": encoded("JPEG"),
-    "progressive": encoded("JPEG", progressive=True),
-    "grey jpeg": encoded("JPEG", mode="L"),
-    "cmyk jpeg": encoded("JPEG", mode="CMYK"),
-    "png": encoded("PNG"),
-    "palette": encoded("PNG", mode="P"),
-    "gif": encoded("GIF", mode="P"),
-    "bmp": encoded("BMP"),
-    "lossy webp": encoded("WEBP"),
-    "lossless webp": encoded("WEBP", lossless=True),
-    "extended webp": encoded("WEBP", exif=b"Exif\x00\x00II*\x00"),
-}
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -102,7 +50,7 @@ def test_a_bomb_is_refused_before_it_takes_memory(run_script):
 import resource, sys
 sys.path.insert(0, "tests")
 import tensorflow as tf
-from test_export_decoding import PICTURES, bomb
+from hostile_images import PICTURES, bomb
 from ssd_tf.exporting import decoding
 decoding.decode(PICTURES["png"], 1 << 26)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -155,9 +103,6 @@ def test_a_bad_image_is_an_error_otherwise():
 
 
 def test_an_animation_is_its_first_frame():
-    frames = [Image.new("RGB", (9, 7), color) for color in ("red", "blue")]
-    file = io.BytesIO()
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
-    image = decoding.decode(file.getvalue(), 63)
+    image = decoding.decode(animation(), 63)
     assert image.shape == (7, 9, 3)
     assert image[3, 3].numpy().tolist() == [255, 0, 0]

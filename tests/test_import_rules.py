@@ -162,6 +162,11 @@ CORE = {
         *("serving", "exporting.formats", "exporting.pairs"),
         "exporting.runner",
     },
+    # A client has neither a net nor TensorFlow.
+    "serving_requests": {"command"},
+    "serving_rest": {"serving_requests"},
+    "serving_grpc": {"command", "serving_requests"},
+    "client_bench": {"command", "serving_requests"},
     "background": set(),
     "file_names": set(),
     "detect_video": {"command", "files"},

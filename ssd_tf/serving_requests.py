@@ -1,0 +1,171 @@
+"""What a server is asked and what can go wrong, by REST or by gRPC.
+
+REST answers with gRPC's codes as HTTP statuses, so that both tell of an error
+in the same words. Nothing here needs TensorFlow.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssd_tf.command import UserError
+
+INPUT = "image_bytes"
+INPUTS = {INPUT: "DT_STRING"}
+OUTPUTS = {
+    "detection_boxes": np.float32,
+    "detection_scores": np.float32,
+    "detection_classes": np.int32,
+    "num_detections": np.int32,
+}
+# Kinds of errors that are none of gRPC's codes.
+UNREACHABLE, PROTOCOL, LOADING = "UNREACHABLE", "PROTOCOL", "LOADING"
+SIGNATURE, TOO_LARGE = "SIGNATURE", "TOO_LARGE"
+_MESSAGES = {
+    UNREACHABLE: "--server={asked.server}: {said}; is a server running there? "
+    "--wait=60 waits for it",
+    PROTOCOL: "--server={asked.server}: {said}",
+    LOADING: "--model_name={asked.model_name}: is known to {asked.server} but "
+    "not available ({said}); --wait=60 waits for it",
+    SIGNATURE: "--signature_name={asked.signature_name}: {said}",
+    TOO_LARGE: "--batch_size: {asked.server} takes no request that large "
+    "({said}); choose a smaller one",
+    "NOT_FOUND": "--model_name={asked.model_name}: {asked.server} does not "
+    "have it, or not this --version ({said})",
+    "DEADLINE_EXCEEDED": "--timeout={asked.timeout:g}: {asked.server} has not "
+    "answered within so many seconds ({said})",
+}
+_NO_DETECTIONS = f"does not answer with {', '.join(OUTPUTS)} for each image"
+_OTHER = "--server={asked.server}: {kind}: {said}"
+# What a server that is starting says; everything else stays as it is.
+_PASSING = (UNREACHABLE, LOADING, "UNAVAILABLE", "NOT_FOUND")
+_PASSING += ("DEADLINE_EXCEEDED",)
+# Seconds before another try, and between two looks at a model's state.
+BACKOFF, LONGEST_BACKOFF, _POLL = 0.1, 2.0, 0.25
+
+
+class Asked(NamedTuple):
+    """What is asked, and how patiently."""
+
+    server: str  # HOST:PORT
+    model_name: str = "ssd"
+    version: int | None = None  # the highest that is served
+    signature_name: str = "serving_default"
+    timeout: float = 30.0  # seconds of a request
+    retries: int = 3
+    connections: int = 1  # requests at a time
+
+
+class Signature(NamedTuple):
+    """What a function of a model takes and gives."""
+
+    inputs: dict[str, str]  # name -> type, such as DT_STRING
+    outputs: set[str]  # names
+
+
+class RequestError(UserError):
+    """A request that was not answered as it should be."""
+
+    def __init__(self, kind: str, said: str, asked: Asked):
+        """Tells of it with the flag that may help.
+
+        Args:
+          kind: one of gRPC's codes, or of the kinds above.
+          said: what happened; the server's words may be many lines.
+          asked: what was asked.
+        """
+        said = _shortened(said)
+        # A batching server's words, and those of gRPC.
+        self.kind = TOO_LARGE if "larger than max" in said else kind
+        message = _MESSAGES.get(self.kind, _OTHER)
+        super().__init__(message.format(asked=asked, kind=kind, said=said))
+
+
+def _shortened(said: str) -> str:
+    """The first line, without TensorFlow's names of nodes."""
+    said = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]", "", said)
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[0][:300] if lines else "it does not say why"
+
+
+def split(server: str) -> tuple[str, int]:
+    """Host and port.
+
+    Raises:
+      UserError: it is not HOST:PORT.
+    """
+    host, _, port = server.rpartition(":")
+    is_port = port.isdecimal() and int(port) < 1 << 16
+    if not host or "/" in server or not is_port:
+        raise UserError(
+            f"--server={server}: expected HOST:PORT, such as localhost:8501"
+        )
+    return host, int(port)
+
+
+def other_protocol(spoken: str, other: str, asked: Asked) -> RequestError:
+    """The error of a port that does not speak HTTP, or gRPC."""
+    said = (
+        f"does not speak {spoken}; if it is the server's port for the other "
+        f"protocol, ask with --protocol={other}"
+    )
+    return RequestError(PROTOCOL, said, asked)
+
+
+def no_detections(asked: Asked) -> RequestError:
+    """The error of an answer without the four outputs."""
+    return RequestError(SIGNATURE, _NO_DETECTIONS, asked)
+
+
+def wait_until_available(
+    client: Any, asked: Asked, seconds: float = 0.0
+) -> None:
+    """Waits until a model can be asked and takes encoded images.
+
+    Args:
+      client: with `states` and `signatures`.
+      asked: what of.
+      seconds: after which it is given up; 0 asks once.
+
+    Raises:
+      RequestError: what was wrong at the end.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            _check_states(client.states(), asked)
+            break
+        except RequestError as error:
+            if error.kind not in _PASSING or time.monotonic() >= deadline:
+                raise
+        time.sleep(_POLL)
+    _check_signature(client.signatures(), asked)
+
+
+def _check_states(states: Mapping[str, str], asked: Asked) -> None:
+    if "AVAILABLE" not in states.values():
+        told = ", ".join(f"version {k}: {x}" for k, x in states.items())
+        raise RequestError(LOADING, told or "no version", asked)
+
+
+def _check_signature(signatures: Mapping[str, Signature], asked: Asked) -> None:
+    """Refuses what is not from encoded images to detections."""
+    name, said = asked.signature_name, "the model has no such signature"
+    fitting = [
+        each
+        for each, (inputs, outputs) in sorted(signatures.items())
+        if inputs == INPUTS and outputs >= {*OUTPUTS}
+    ]
+    if name in fitting:
+        return
+    if name in signatures:
+        inputs = sorted(signatures[name].inputs.items())
+        types = " and ".join(map(" ".join, inputs))
+        said = f"takes {types}, not encoded images alone"
+        if signatures[name].inputs == INPUTS:
+            said = _NO_DETECTIONS
+    said += f"; choose of {', '.join(fitting) or 'another model'}"
+    raise RequestError(SIGNATURE, said, asked)
