@@ -3,9 +3,9 @@
 A root is such a file, or a folder with `annotations/instances_SPLIT.json`
 (any name that ends with the split will do). Images are looked for where COCO
 and the tools that write its format put them: SPLIT/, images/SPLIT/, images/,
-JPEGImages/ or beside the file, of the root or of the file's folders. Boxes
-there are x, y, width, height in pixels, counted from 0; category ids may have
-gaps.
+JPEGImages/ or beside the file, of the root or of the file's folders; SPLIT is
+also what the file's own name says, instances_SPLIT.json. Boxes there are x, y,
+width, height in pixels, counted from 0; category ids may have gaps.
 """
 
 import json
@@ -19,6 +19,8 @@ import numpy as np
 from ssd_tf.command import UserError
 from ssd_tf.datasets.annotation import Annotation, Problem
 
+# Of COCO's files of a split, keypoints and captions among them, the boxes'.
+_PREFIX = "instances_"
 _TABLES = ("images", "categories", "annotations")
 
 
@@ -60,7 +62,11 @@ def find(root: str | os.PathLike, split: str) -> pathlib.Path:
     paths = _files(root)
     if pathlib.Path(root).is_file():
         return paths[0]
-    fitting = [path for path in paths if path.stem == split] or [
+    named = {path.stem: path for path in paths}
+    for name in (split, f"{_PREFIX}{split}"):
+        if name in named:
+            return named[name]
+    fitting = [
         path
         for path in paths
         if path.stem.endswith(f"_{split}") and "caption" not in path.stem
@@ -85,15 +91,21 @@ def categories(path: str | os.PathLike) -> Categories:
 
 def _categories(content, path):
     try:
-        by_id = {int(row["id"]): row["name"] for row in content["categories"]}
+        rows = sorted(
+            (int(row["id"]), str(row["name"])) for row in content["categories"]
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: a category without id or name ({error})"
         ) from error
-    ids = tuple(sorted(by_id))
-    names = tuple(by_id[number] for number in ids)
-    if len({*names}) != len(names):
-        raise UserError(f"{path}: two categories have one name")
+    ids = tuple(number for number, _ in rows)
+    names = tuple(name for _, name in rows)
+    for what, values in (("id", ids), ("name", names)):
+        twice = [value for value in values if values.count(value) > 1]
+        if twice:
+            raise UserError(
+                f"{path}: two categories have the {what} {twice[0]!r}"
+            )
     return Categories(names, ids)
 
 
@@ -137,14 +149,24 @@ def read(
         content = _load(path)
         names = dict(zip(*_categories(content, path)[::-1], strict=True))
         rows = _rows_by_image(content, path, names)
-        for image in sorted(content["images"], key=lambda image: image["id"]):
-            folder = image_dir or _image_dir(path, split, image["file_name"])
-            yield _annotation(path, image, rows[image["id"]], names, folder)
+        for image in sorted(content["images"], key=_by_id):
+            image_path = _image_path(path, split, image, image_dir)
+            of_image = rows[str(image["id"])]
+            yield _annotation(path, image, of_image, names, image_path)
+
+
+def _by_id(image):
+    """Numbers rise first, then text; tools mix them."""
+    number = image["id"]
+    is_text = isinstance(number, str)
+    return is_text, 0 if is_text else number, str(number)
 
 
 def _rows_by_image(content, path, names):
     try:
-        rows = {image["id"]: [] for image in content["images"]}
+        _check_ids(content["images"], path)
+        # An id is the same as a number and as text.
+        rows = {str(image["id"]): [] for image in content["images"]}
         if len(rows) < len(content["images"]):
             raise UserError(f"{path}: two images have one id")
         for row in content["annotations"]:
@@ -153,7 +175,7 @@ def _rows_by_image(content, path, names):
                     f"{path}: annotation {row.get('id')} has category "
                     f"{row['category_id']}, which is not listed"
                 )
-            rows[row["image_id"]].append(row)
+            rows[str(row["image_id"])].append(row)
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{path}: an annotation of no image, or without its fields "
@@ -162,7 +184,15 @@ def _rows_by_image(content, path, names):
     return rows
 
 
-def _annotation(path, image, rows, names, folder):
+def _check_ids(rows, path):
+    for row in rows:
+        if not isinstance(row["id"], int | float | str):
+            raise UserError(
+                f"{path}: image id {row['id']!r}; expected a number or text"
+            )
+
+
+def _annotation(path, image, rows, names, image_path):
     try:
         size = image["height"], image["width"]
         if not all(side > 0 for side in size):
@@ -180,7 +210,7 @@ def _annotation(path, image, rows, names, folder):
             crowd=[bool(row.get("iscrowd", 0)) for row in rows],
             difficult=[bool(row.get("difficult", 0)) for row in rows],
             areas=[row.get("area", 0) for row in rows],
-            image_path=pathlib.Path(folder) / image["file_name"],
+            image_path=image_path,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -189,11 +219,17 @@ def _annotation(path, image, rows, names, folder):
         ) from error
 
 
-def _image_dir(path: pathlib.Path, split: str, name: str) -> pathlib.Path:
+def _image_path(path, split, image, image_dir):
     """Where an image is; where it should be, if it is nowhere."""
+    # Whoever does not read images needs no names of files.
+    name = str(image.get("file_name", f"image {image['id']} has no file_name"))
+    own = path.stem.removeprefix(_PREFIX)
     places = [
-        base / folder
+        base / folder / name
         for base in (path.parent.parent, path.parent)
-        for folder in (split, f"images/{split}", "images", "JPEGImages", ".")
+        for part in dict.fromkeys([own, split])
+        for folder in (part, f"images/{part}", "images", "JPEGImages", ".")
     ]
-    return next((x for x in places if (x / name).is_file()), places[0])
+    if image_dir:
+        places = [pathlib.Path(image_dir) / name]
+    return next((place for place in places if place.is_file()), places[0])

@@ -20,6 +20,7 @@ from ssd_tf.datasets import (
     coco,
     image_sets,
     images,
+    labels,
     record_check,
     records,
     voc,
@@ -146,7 +147,7 @@ def _of_records(path, split, unreadable_shards, class_names):
 
 
 def _of_voc(path, split, class_names):
-    items = list(voc.read([path], split))
+    items = list(voc.read([path], split, need_images=False))
     found = {name for item in _annotations(items) for name in item.names}
     names = tuple(class_names or sorted(found))
     if not found & {*names}:
@@ -167,14 +168,19 @@ def _of_coco(path, split, image_dir, class_names):
     names, ids = coco.categories(file)
     if class_names:
         by_name = dict(zip(names, ids, strict=True))
-        missing = [name for name in class_names if name not in by_name]
+        # A label map's numbers that no class has; nor has the file.
+        missing = [
+            name
+            for name in class_names
+            if name not in by_name and not name.startswith(labels.UNUSED)
+        ]
         if missing:
             raise UserError(
                 f"{file}: has no category {missing[0]!r}, which the detector "
                 f"knows; there are {_listed(names)}"
             )
         names = tuple(class_names)
-        ids = tuple(by_name[name] for name in names)
+        ids = tuple(by_name.get(name, -k) for k, name in enumerate(names, 1))
     items = list(coco.read([file], split, image_dir))
     source = {
         "kind": "coco",

@@ -32,6 +32,9 @@ _COCO = (
 )
 COCO_LABELS = tuple(_COCO.split(","))
 
+# How a number is named that no class has, before that number.
+UNUSED = "unused_"
+
 # `item {`, or `key: value` with a quoted or bare value, or a comment.
 _PBTXT_TOKEN = re.compile(
     r"(?P<item>\bitem\s*:?\s*\{)"
@@ -136,6 +139,6 @@ def _parse_label_map(text, path):
     # Some label maps list the background, which is 0 everywhere.
     by_id.pop(0, None)
     return [
-        by_id.get(number, f"unused_{number}")
+        by_id.get(number, f"{UNUSED}{number}")
         for number in range(1, max(by_id, default=0) + 1)
     ]

@@ -37,7 +37,7 @@ def splits(roots: Sequence[pathlib.Path]) -> list[str]:
 
 
 def read(
-    roots: Sequence[pathlib.Path], split: str
+    roots: Sequence[pathlib.Path], split: str, need_images: bool = True
 ) -> Iterator[Annotation | Problem]:
     """Reads one split of a VOC tree, or of the union of several.
 
@@ -45,6 +45,8 @@ def read(
       roots: folders with `Annotations` and `JPEGImages`; those that lack the
         split are passed over (VOC2012 has no `test`).
       split: name of a file in `ImageSets/Main`; "all" without that folder.
+      need_images: without, an annotation that states its image's size stands
+        also where the image is missing; its path is where it should be.
 
     Yields:
       Annotations in the order of the roots and their lists, and problems
@@ -63,7 +65,7 @@ def read(
     taken = set()
     for root in roots:
         if image_sets.has(root, split):
-            yield from _read_root(root, split, taken)
+            yield from _read_root(root, split, taken, need_images)
             taken.update(image_sets.image_names(root, split))
         else:
             yield Problem(
@@ -71,7 +73,7 @@ def read(
             )
 
 
-def _read_root(root, split, taken):
+def _read_root(root, split, taken, need_images):
     """One root of a union; `taken` are the names that earlier ones used."""
     image_files = images.index(root / "JPEGImages")
     seen = set()
@@ -86,7 +88,7 @@ def _read_root(root, split, taken):
             # 2007/VOC and 2012/VOC are told apart as well.
             source_id = f"{root.parent.name}_{root.name}_{name}"
             yield Problem(str(path), "renamed", "mended", source_id)
-        yield from _read_one(path, source_id, image_files)
+        yield from _read_one(path, source_id, image_files, need_images)
 
 
 def _xml_path(root, name):
@@ -97,17 +99,18 @@ def _skipped(path, kind, detail):
     return Problem(str(path), kind, "skipped", detail)
 
 
-def _read_one(path, source_id, image_files):
+def _read_one(path, source_id, image_files, need_images):
     """Yields the annotation of one file, or what is wrong with the file."""
     if not path.is_file():
         yield _skipped(path, "missing_xml", "the split names it")
         return
     try:
         tree = _parse(path)
-        # Some tools state a whole path, of Windows even.
-        stated = pathlib.PureWindowsPath(_text(tree, "filename")).name
-        image_path = images.find(image_files, path.stem, stated)
-        size = _size(tree) or images.upright_size(image_path)
+        size = _size(tree)
+        image_path = _image_path(
+            path, tree, image_files, need_images or not size
+        )
+        size = size or images.upright_size(image_path)
     except _MalformedXMLError as error:
         yield _skipped(path, "malformed_xml", str(error))
         return
@@ -138,6 +141,18 @@ def _read_one(path, source_id, image_files):
         poses=[_text(item, "pose") or "Unspecified" for item in objects],
         image_path=image_path,
     )
+
+
+def _image_path(path, tree, image_files, must_be_there):
+    # Some tools state a whole path, of Windows even.
+    stated = pathlib.PureWindowsPath(_text(tree, "filename")).name
+    try:
+        return images.find(image_files, path.stem, stated)
+    except FileNotFoundError:
+        if must_be_there:
+            raise
+    folder = path.parent.parent / "JPEGImages"
+    return folder / (stated or f"{path.stem}.jpg")
 
 
 class _MalformedXMLError(Exception):

@@ -30,6 +30,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 # Seconds between two plain progress lines where the output is no terminal.
 PLAIN_INTERVAL = 15.0
@@ -63,10 +64,11 @@ class Stopped(Exception):
 
 
 def run(
-    main: Callable[[], None],
+    main: Callable[..., None],
     flag_values: flags.FlagValues,
     description: str,
     argv: Sequence[str] | None = None,
+    takes_arguments: bool = False,
 ) -> None:
     """Parses the flags, calls `main` and turns a `UserError` into exit code 1.
 
@@ -76,6 +78,8 @@ def run(
         several commands can be imported into one process).
       description: text above the flags in `--help`.
       argv: program name and arguments; `sys.argv` by default.
+      takes_arguments: `main` is called with the list of what is no flag; by
+        default that is refused.
     """
     argv = list(sys.argv if argv is None else argv)
     try:
@@ -83,12 +87,12 @@ def run(
             say(f"{description.strip()}\n{flag_values.get_help()}")
             return
         rest = flag_values(argv)[1:]
-        if rest:
+        if rest and not takes_arguments:
             raise UserError(
                 f"unexpected argument {rest[0]!r}; "
                 "flags are written --name=value, see --help"
             )
-        main()
+        main(*[rest] if takes_arguments else [])
     except flags.Error as error:
         _fail(f"{error}; see --help")
     except UserError as error:
@@ -178,13 +182,14 @@ def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:
     """Prints a table; columns of numbers stand to the right."""
-    table = Table(title=title, title_justify="left")
+    # Text is shown as it is; rich would take "[...]" in a str for its markup.
+    table = Table(title=Text(title, "table.title"), title_justify="left")
     cells = [[str(cell) for cell in row] for row in rows]
     for index, column in enumerate(columns):
         numbers = all(_is_number(row[index]) for row in cells)
-        table.add_column(column, justify="right" if numbers else "left")
+        table.add_column(Text(column), justify="right" if numbers else "left")
     for row in cells:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     # A pipe or log file has no width that a row would have to fit.
     Console(width=None if sys.stdout.isatty() else 1000).print(table)
 

@@ -7,6 +7,8 @@ it was right; with it two models are compared on the same resampled images.
 import json
 import os
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +21,11 @@ from ssd_tf.metrics.bootstrap import Difference, Judged
 from ssd_tf.metrics.outcomes import Outcomes
 
 MATCHES_FILE = "matches.npz"
+# What NumPy raises on files that are cut off, damaged or none of its own.
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError),
+    *(EOFError, zipfile.BadZipFile, zlib.error),
+)
 
 
 def save(path: str | os.PathLike, judged: Judged) -> None:
@@ -41,11 +48,15 @@ def load(path: str | os.PathLike) -> Judged:
       UserError: there is none, or it is another file.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # NumPy leaves a file open that is no archive.
+        with (
+            pathlib.Path(path).open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             return Judged(
                 *(_load_protocol(arrays, name) for name in Judged._fields)
             )
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise UserError(
             f"{path}: cannot be read ({error}); eval_ssd.py writes it beside "
             "metrics.json"
@@ -74,7 +85,8 @@ def compare(
 
     Args:
       first, second: the files.
-      num_samples, seed: of the bootstrap over images.
+      num_samples, seed: of the bootstrap over images; 0 samples: no
+        intervals.
 
     Returns:
       By metric, what the second is better by.
@@ -133,25 +145,32 @@ def print_comparison(differences: Mapping[str, Difference]) -> None:
     def signed(value):
         return f"{100 * value:+.1f}"
 
+    def told(interval):
+        return f"{signed(interval.low)} to {signed(interval.high)}"
+
     rows = [
         [
             name,
             f"{100 * each.first:.1f}",
             f"{100 * each.second:.1f}",
             signed(each.difference),
-            f"{signed(each.interval.low)} to {signed(each.interval.high)}",
+            told(each.interval) if each.interval else "-",
             _verdict(each.interval),
         ]
         for name, each in differences.items()
     ]
+    sampled = any(each.interval for each in differences.values())
+    words = f", {100 * bootstrap.LEVEL:.0f} % intervals over the images"
     command.print_table(
-        f"in %, {100 * bootstrap.LEVEL:.0f} % intervals over the images",
+        "in %" + words * sampled,
         ["metric", "first", "second", "difference", "interval", "second is"],
         rows,
     )
 
 
-def _verdict(interval: bootstrap.Interval) -> str:
+def _verdict(interval: bootstrap.Interval | None) -> str:
+    if interval is None:
+        return "-"
     if interval.low > 0:
         return "better"
     return "worse" if interval.high < 0 else "not told apart"

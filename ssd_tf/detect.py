@@ -44,7 +44,7 @@ def _check_formats(known):
 
 def _load_model():
     """The detector and its class names."""
-    from ssd_tf import detect_models
+    from ssd_tf import detect_models, stated_names
 
     given = config_flags.given(FLAGS, DetectionParams())
     if given and not detect_models.has_options(FLAGS.model):
@@ -59,11 +59,12 @@ def _load_model():
         )
     options = config_flags.read(FLAGS, DetectionParams())
     model = detect_models.load(FLAGS.model, options)
+    if FLAGS.labels:
+        return model, labels.read(FLAGS.labels)
     if model.class_names is not None:
         return model, model.class_names
-    path = FLAGS.labels or pathlib.Path(FLAGS.model).with_name("labels.txt")
-    is_there = FLAGS.labels or path.is_file()
-    return model, labels.read(path) if is_there else []
+    beside = stated_names.beside(FLAGS.model)
+    return model, labels.read(beside) if beside else []
 
 
 def _report(summary, stopped_by):

@@ -15,7 +15,13 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from ssd_tf import checkpoint, preprocessing, runtimes, serving
+from ssd_tf import (
+    checkpoint,
+    preprocessing,
+    runtimes,
+    serving,
+    stated_names,
+)
 from ssd_tf.command import UserError
 from ssd_tf.config import DetectionParams
 
@@ -102,6 +108,7 @@ def _of_file(path):
     return Model(
         _resizing(runtime.input_size),
         lambda batch: runtime.run(np.stack(batch)),
+        stated_names.inside(path),
     )
 
 

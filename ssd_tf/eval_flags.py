@@ -1,5 +1,8 @@
 """The flags of an evaluation, and what two of them mean together."""
 
+import csv
+import io
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -25,6 +28,13 @@ def define(flag_values: flags.FlagValues) -> None:
         "What is evaluated: a train_dir, for its latest checkpoint, or a "
         "checkpoint in one; an exported SavedModel; a .tflite or .onnx file; "
         "or a .json file of detections in COCO's format.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_string(
+        "labels",
+        None,
+        "labels.txt of a .tflite, .onnx or .json file: line k names class k "
+        "[what the file itself says, or labels.txt beside it].",
         flag_values=flag_values,
     )
     flags.DEFINE_string(
@@ -112,6 +122,11 @@ def read(flag_values: flags.FlagValues) -> EvalParams:
     Raises:
       UserError: a value that is none.
     """
+    if not math.isfinite(flag_values.matching_threshold):
+        raise UserError(
+            f"--matching_threshold={flag_values.matching_threshold}: expected "
+            "an overlap of at least 0 and below 1"
+        )
     return EvalParams(
         matching_threshold=flag_values.matching_threshold,
         iou_thresholds=_iou_thresholds(flag_values),
@@ -164,8 +179,15 @@ def joined_compare(argv: Sequence[str]) -> list[str]:
     argv = list(argv)
     if "--compare" in argv:
         at = argv.index("--compare")
-        argv[at : at + 3] = ["--compare=" + ",".join(argv[at + 1 : at + 3])]
+        argv[at : at + 3] = ["--compare=" + _csv(argv[at + 1 : at + 3])]
     return argv
+
+
+def _csv(words):
+    """A list as absl reads it: a path with a comma is in quotes."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(words)
+    return text.getvalue()
 
 
 def eval_dir(flag_values: flags.FlagValues, evaluated: str) -> pathlib.Path:

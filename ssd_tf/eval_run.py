@@ -21,9 +21,11 @@ from ssd_tf import (
     preprocessing,
     report,
     report_images,
+    stated_names,
 )
 from ssd_tf.command import UserError
 from ssd_tf.config import EvalParams
+from ssd_tf.metrics import ranking
 from ssd_tf.metrics.coco import IOU_THRESHOLDS
 from ssd_tf.metrics.inputs import ImageResult
 from ssd_tf.predictors import Predictor
@@ -57,11 +59,8 @@ def finish(
       UserError: no image, or detections of other images.
     """
     if not images:
-        raise UserError(
-            f"{truth.source['dataset_dir']}: no readable image in split "
-            f"{truth.source['split']!r}"
-        )
-    foreign = _foreign_images(images, predictor.image_ids)
+        raise UserError(_nothing_to_see(truth))
+    foreign = _foreign_images(images, truth, predictor.image_ids)
     names = truth.class_names
     metrics, judged = evaluate.measure(
         images,
@@ -104,22 +103,49 @@ def finish(
     return metrics
 
 
+def _nothing_to_see(truth):
+    """Why there is no image, and what helps."""
+    first = next(iter(truth.problems.values()), None)
+    where = "; --image_dir says where images are" * (truth.kind == "coco")
+    return (
+        f"{truth.source['dataset_dir']}: no readable image in split "
+        f"{truth.source['split']!r}{f', {first}' if first else ''}{where}"
+    )
+
+
 def _foreign_images(
-    images: Sequence[ImageResult], image_ids: Collection[str] | None
+    images: Sequence[ImageResult],
+    truth: Any,
+    image_ids: Collection[str] | None,
 ) -> dict[str, str]:
     """Images that a file has detections of and the evaluation has not."""
     ids = {image.source_id for image in images}
     foreign = sorted({*(image_ids or ())} - ids)
     if foreign and len(foreign) == len(image_ids):
+        # Of a part of the split it may just have found nothing there.
+        if len(images) < truth.num_images:
+            ids |= _all_ids(truth)
+    if foreign and not ids & {*image_ids}:
         raise UserError(
             f"none of its {len(foreign)} images (such as {foreign[0]!r}) is "
-            f"among the {len(ids)} evaluated (such as {min(ids)!r}); image_id "
-            "has to be the source_id of the records, the file name without "
-            "suffix of a VOC tree, or the image id of a COCO file"
+            f"among the {len(ids)} of the split (such as {min(ids)!r}); "
+            "image_id has to be the source_id of the records, the file name "
+            "without suffix of a VOC tree, or the image id of a COCO file"
         )
     if not foreign:
         return {}
     return {"detections of images that are not evaluated": _named(foreign)}
+
+
+def _all_ids(truth):
+    """Of the images of the whole split."""
+    return {
+        _text(record["source_id"]) for record in truth.read(with_images=False)
+    }
+
+
+def _text(source_id):
+    return source_id.numpy().decode(errors="replace")
 
 
 def _named(names):
@@ -147,6 +173,9 @@ def _write(images, truth, params, eval_dir, metrics, judged):
         path = eval_dir / coco_results.DETECTIONS_FILE
         coco_results.write(path, images, truth.category_ids)
         command.say(f"{path}")
+        # So that the numbers of the classes are known wherever it is read.
+        names = "".join(f"{name}\n" for name in truth.class_names)
+        files.write_text(eval_dir / stated_names.LABELS_FILE, names)
 
 
 def _pictures(images, truth, params, metrics):
@@ -157,8 +186,8 @@ def _pictures(images, truth, params, metrics):
         metrics["class_names"],
         params.matching_threshold,
     )
-    worst = [x for x in ranked if x.num_wrong][: params.report_images]
-    best = ranked[::-1][: params.report_images // 2]
+    worst = ranking.worst(ranked, params.report_images)
+    best = ranking.best(ranked, params.report_images // 2, worst)
     ids = {images[each.index].source_id for each in (*worst, *best)}
     pixels = dict(_read_pixels(truth, ids))
     return report.Pictures(
@@ -178,4 +207,4 @@ def _read_pixels(truth, ids):
             pixels = preprocessing.decode(record["image"]).numpy()
         except tf.errors.InvalidArgumentError:
             continue  # detections of a file can be of images that are not there
-        yield record["source_id"].numpy().decode(errors="replace"), pixels
+        yield _text(record["source_id"]), pixels

@@ -22,6 +22,7 @@ from ssd_tf import (
     preprocessing,
     runtimes,
     serving,
+    stated_names,
 )
 from ssd_tf.command import UserError
 from ssd_tf.config import DetectionParams
@@ -55,10 +56,11 @@ def is_detections(path: str | os.PathLike) -> bool:
 
 def has_options(path: str | os.PathLike) -> bool:
     """Whether `DetectionParams` can be chosen: only for a checkpoint."""
-    return not (_is_file(path) or serving.find_saved_model(path))
+    return not (is_file(path) or serving.find_saved_model(path))
 
 
-def _is_file(path):
+def is_file(path: str | os.PathLike) -> bool:
+    """Whether a path means a single file, by its name."""
     return pathlib.Path(path).suffix in (".json", ".tflite", ".onnx")
 
 
@@ -66,10 +68,10 @@ def class_names(path: str | os.PathLike) -> tuple[str, ...] | None:
     """The classes of a detector; None where its file does not say.
 
     Raises:
-      UserError: there is no such checkpoint.
+      UserError: there is no such detector.
     """
-    if _is_file(path):
-        return None
+    if is_file(path):
+        return stated_names.inside(_existing(path))
     saved_model = serving.find_saved_model(path)
     if saved_model:
         return serving.read_labels(saved_model)
@@ -80,6 +82,7 @@ def load(
     path: str | os.PathLike,
     options: DetectionParams,
     category_ids: Sequence[int],
+    dataset_dir: str | os.PathLike = "the data",
 ) -> Predictor:
     """Loads a detector.
 
@@ -87,23 +90,33 @@ def load(
       path: of any kind above; an export may be the folder of its versions.
       options: of a checkpoint's detections; all others have their own.
       category_ids: of the classes in COCO's JSON.
+      dataset_dir: where these classes are from, for messages.
 
     Raises:
-      UserError: there is none, or it cannot be run here.
+      UserError: there is none, or it cannot be run here; when it predicts: a
+        TFLite or ONNX file finds a class that there is not.
     """
-    path = pathlib.Path(path)
-    if _is_file(path) and not path.is_file():
-        raise UserError(f"{path}: no such file; see --checkpoint_path")
+    path = _existing(path)
     if is_detections(path):
         return _of_detections(path, category_ids)
-    if path.suffix == ".tflite":
-        return _of_runtime(path, runtimes.load_tflite(path))
-    if path.suffix == ".onnx":
-        return _of_runtime(path, runtimes.load_onnx(path))
+    if is_file(path):
+        is_onnx = path.suffix == ".onnx"
+        load_file = runtimes.load_onnx if is_onnx else runtimes.load_tflite
+        check = functools.partial(
+            _check_classes, path, dataset_dir, len(category_ids)
+        )
+        return _of_runtime(path, load_file(path), check)
     saved_model = serving.find_saved_model(path)
     if saved_model:
         return _of_saved_model(saved_model)
     return _of_checkpoint(checkpoint.find(path), options)
+
+
+def _existing(path):
+    path = pathlib.Path(path)
+    if is_file(path) and not path.is_file():
+        raise UserError(f"{path}: no such file; see --checkpoint_path")
+    return path
 
 
 def _of_checkpoint(prefix, options):
@@ -149,7 +162,18 @@ def _of_saved_model(path):
     )
 
 
-def _of_runtime(path, runtime):
+def _check_classes(path, dataset_dir, number, classes):
+    """Refuses classes that the ground truth has not: they would be others."""
+    strange = classes[(classes < 0) | (classes > number)]
+    if strange.size:
+        raise UserError(
+            f"{path}: has found class {strange[0]}, but {dataset_dir} has "
+            f"{number} classes; evaluate it on the data that it was trained "
+            "for, or name its own classes by --labels"
+        )
+
+
+def _of_runtime(path, runtime, check):
     def prepare(record: Example) -> Example:
         record, image = with_size(record)
         return {
@@ -159,6 +183,7 @@ def _of_runtime(path, runtime):
 
     def predict(batch: Example) -> Detections:
         found = runtime.run(batch["image"].numpy())
+        check(found["detection_classes"])
         return Detections(*(found[name] for name in runtimes.NAMES))
 
     source = {

@@ -14,13 +14,16 @@ import numpy as np
 
 from ssd_tf import command
 from ssd_tf.command import UserError
-
-NAMES = (
-    "detection_boxes",
-    "detection_scores",
-    "detection_classes",
-    "num_detections",
+from ssd_tf.model_tensors import (
+    NAMES,
+    Quantization,
+    dequantized,
+    from_pixels,
+    input_size,
+    normalised,
+    stack,
 )
+
 # What TFLite_Detection_PostProcess answers with, by the order of its outputs.
 _POSTPROCESS_ORDER = (
     "detection_boxes",
@@ -28,6 +31,15 @@ _POSTPROCESS_ORDER = (
     "detection_scores",
     "num_detections",
 )
+_ONNX_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
 
 
 class Runtime(NamedTuple):
@@ -46,102 +58,96 @@ def load_tflite(path: str | os.PathLike) -> Runtime:
     Raises:
       UserError: no such file, or not one of a detector.
     """
-    interpreter = _interpreter(path)
-    interpreter.allocate_tensors()
-    (given,) = interpreter.get_input_details()
-    outputs = _tflite_outputs(interpreter, path)
+    graph = _tflite_graph(path)
+    if len(graph.inputs) != 1:
+        raise UserError(f"{path}: has {len(graph.inputs)} inputs; expected one")
+    ((given, details),) = graph.inputs.items()
+    # `shape` has 1 where a side is free.
+    size = input_size(details["shape_signature"], path)
+    dtype, quantization = details["dtype"], _quantization(details)
+    meanings = {
+        name: _quantization(each) for name, each in graph.outputs.items()
+    }
 
     def run_one(image: np.ndarray) -> dict[str, np.ndarray]:
-        interpreter.set_tensor(given["index"], _quantized(image[None], given))
-        interpreter.invoke()
-        found = {
-            name: _dequantized(interpreter.get_tensor(each["index"]), each)
-            for name, each in outputs.items()
-        }
-        return _normalised(found)
+        pixels = from_pixels(image[None], dtype, quantization)
+        found = graph.run({given: pixels})
+        return normalised(
+            {name: dequantized(found[name], meanings[name]) for name in NAMES}
+        )
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        return _stack([run_one(image) for image in images])
+        return stack([run_one(image) for image in images])
 
-    return Runtime(_input_size(given["shape"], path), run, "TFLite")
+    return Runtime(size, run, "TFLite")
 
 
-def _interpreter(path):
+class _Graph(NamedTuple):
+    """One function of a TFLite file; details as its interpreter gives them."""
+
+    inputs: dict[str, dict[str, Any]]
+    outputs: dict[str, dict[str, Any]]  # by `NAMES`
+    run: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def _tflite_graph(path):
+    """The function that detects, by its signature or else its outputs."""
     litert = command.import_extra("ai_edge_litert.interpreter", "export")
     try:
-        return litert.Interpreter(str(path))
+        # One thread: of several, n, TFLite_Detection_PostProcess leaves out
+        # the class behind the n-th (tensorflow issue 56058).
+        interpreter = litert.Interpreter(str(path), num_threads=1)
+        interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"{path}: is no TFLite model that can be loaded ({error})"
         ) from error
+    return _with_signature(interpreter) or _in_order(interpreter, path)
 
 
-def _tflite_outputs(interpreter, path):
-    """Details of the four outputs by their names."""
-    details = interpreter.get_output_details()
-    for signature in interpreter.get_signature_list().values():
-        if {*signature["outputs"]} >= {*NAMES}:
-            runner = interpreter.get_signature_runner()
-            by_name = runner.get_output_details()
-            return {name: by_name[name] for name in NAMES}
-    if len(details) != len(_POSTPROCESS_ORDER):
+def _with_signature(interpreter):
+    signatures = interpreter.get_signature_list()
+    keys = [
+        key
+        for key, signature in signatures.items()
+        if {*signature["outputs"]} >= {*NAMES}
+    ]
+    if not keys:
+        return None
+    runner = interpreter.get_signature_runner(keys[0])
+    outputs = runner.get_output_details()
+    return _Graph(
+        runner.get_input_details(),
+        {name: outputs[name] for name in NAMES},
+        lambda tensors: runner(**tensors),
+    )
+
+
+def _in_order(interpreter, path):
+    """A file without names has its outputs in the order of the op."""
+    outputs = interpreter.get_output_details()
+    if len(outputs) != len(_POSTPROCESS_ORDER):
         raise UserError(
-            f"{path}: has {len(details)} outputs and none of their names; "
+            f"{path}: has {len(outputs)} outputs and none of their names; "
             f"expected {', '.join(NAMES)}"
         )
-    return dict(zip(_POSTPROCESS_ORDER, details, strict=True))
+    inputs = {each["name"]: each for each in interpreter.get_input_details()}
+    by_name = dict(zip(_POSTPROCESS_ORDER, outputs, strict=True))
+
+    def run(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        for name, tensor in tensors.items():
+            interpreter.set_tensor(inputs[name]["index"], tensor)
+        interpreter.invoke()
+        return {
+            name: interpreter.get_tensor(each["index"])
+            for name, each in by_name.items()
+        }
+
+    return _Graph(inputs, by_name, run)
 
 
-def _quantized(image: np.ndarray, details: dict[str, Any]) -> np.ndarray:
-    dtype = details["dtype"]
-    scale, zero = details["quantization"]
-    if scale:
-        image = image / scale + zero
-    if np.issubdtype(dtype, np.integer):
-        bounds = np.iinfo(dtype)
-        image = np.clip(np.rint(image), bounds.min, bounds.max)
-    return image.astype(dtype)
-
-
-def _dequantized(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
-    scale, zero = details["quantization"]
-    return (values.astype(np.float32) - zero) * scale if scale else values
-
-
-def _normalised(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Classes from 1, int32, 0 pads; boxes cut to the image.
-
-    Whole numbers count from 1 as everywhere in this package, floats from 0 as
-    the TFLite op gives them, which does not cut boxes either.
-    """
-    classes = np.asarray(found["detection_classes"])
-    count = np.asarray(found["num_detections"]).astype(np.int32).reshape(-1)
-    first = 1 if np.issubdtype(classes.dtype, np.floating) else 0
-    classes = classes.astype(np.int32) + first
-    real = np.arange(classes.shape[1]) < count[:, None]
-    return {
-        **found,
-        "detection_boxes": np.clip(found["detection_boxes"], 0.0, 1.0),
-        "detection_classes": np.where(real, classes, 0),
-        "num_detections": count,
-    }
-
-
-def _stack(results):
-    return {
-        name: np.concatenate([result[name] for result in results])
-        for name in NAMES
-    }
-
-
-def _input_size(shape, path):
-    height, width = shape[1:3]
-    if not all(isinstance(x, int | np.integer) and x > 0 for x in shape[1:3]):
-        raise UserError(
-            f"{path}: its input has no fixed size ({list(shape)}); expected "
-            "[batch, height, width, 3]"
-        )
-    return int(height), int(width)
+def _quantization(details):
+    return Quantization(*details["quantization"])
 
 
 def load_onnx(path: str | os.PathLike) -> Runtime:
@@ -150,31 +156,57 @@ def load_onnx(path: str | os.PathLike) -> Runtime:
     Raises:
       UserError: no such file, or not one of a detector.
     """
-    onnxruntime = command.import_extra("onnxruntime", "export")
-    try:
-        session = onnxruntime.InferenceSession(str(path))
-    except Exception as error:  # onnxruntime's own have no common base
+    session = _onnx_session(path)
+    if len(session.get_inputs()) != 1:
         raise UserError(
-            f"{path}: is no ONNX model that can be loaded ({error})"
-        ) from error
+            f"{path}: has {len(session.get_inputs())} inputs; expected one"
+        )
     (given,) = session.get_inputs()
     missing = {*NAMES} - {each.name for each in session.get_outputs()}
     if missing:
         raise UserError(f"{path}: has no output {sorted(missing)[0]}")
-    dtype = np.uint8 if given.type == "tensor(uint8)" else np.float32
+    if given.type not in _ONNX_TYPES:
+        raise UserError(
+            f"{path}: its input is {given.type}; expected one of "
+            f"{', '.join(_ONNX_TYPES)}"
+        )
+    dtype = _ONNX_TYPES[given.type]
 
     def run_batch(images: np.ndarray) -> dict[str, np.ndarray]:
-        if dtype == np.uint8:
-            images = np.rint(images)
-        found = session.run(NAMES, {given.name: images.astype(dtype)})
-        return _normalised(dict(zip(NAMES, found, strict=True)))
+        found = session.run(NAMES, {given.name: from_pixels(images, dtype)})
+        return normalised(dict(zip(NAMES, found, strict=True)))
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         if given.shape[0] == 1:
-            return _stack([run_batch(image[None]) for image in images])
+            return stack([run_batch(image[None]) for image in images])
         return run_batch(images)
 
-    return Runtime(_input_size(given.shape, path), run, "ONNX Runtime")
+    return Runtime(input_size(given.shape, path), run, "ONNX Runtime")
+
+
+def _onnx_session(path, optimised=True):
+    onnxruntime = command.import_extra("onnxruntime", "export")
+    options = onnxruntime.SessionOptions()
+    if not optimised:
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = level
+    try:
+        return onnxruntime.InferenceSession(str(path), options)
+    except Exception as error:  # onnxruntime's own have no common base
+        raise UserError(
+            f"{path}: is no ONNX model that can be loaded ({error})"
+        ) from error
+
+
+def onnx_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """The custom properties of a .onnx file.
+
+    Raises:
+      UserError: no such file, or no model.
+    """
+    # To be read only, a graph need not be made fast.
+    session = _onnx_session(path, optimised=False)
+    return session.get_modelmeta().custom_metadata_map
 
 
 def load_openvino(path: str | os.PathLike) -> Runtime:
@@ -197,6 +229,6 @@ def load_openvino(path: str | os.PathLike) -> Runtime:
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         found = model({0: images.astype(np.float32)})
-        return _normalised({name: found[name] for name in NAMES})
+        return normalised({name: found[name] for name in NAMES})
 
-    return Runtime(_input_size(size, path), run, "OpenVINO")
+    return Runtime(input_size(size, path), run, "OpenVINO")

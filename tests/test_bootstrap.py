@@ -1,11 +1,14 @@
 """Intervals and comparisons over resampled images."""
 
+import tracemalloc
+
 import evaluated
 import numpy as np
 import pytest
 from test_outcomes import judged_of, official
 
 from ssd_tf.metrics import bootstrap
+from ssd_tf.metrics.outcomes import Outcomes
 
 A, B = [0, 0, 20, 20], [50, 50, 80, 80]
 
@@ -19,11 +22,52 @@ def with_miss():
 
 
 def test_every_sample_draws_as_many_images_as_there_are():
-    weights = bootstrap.draw(7, 500, seed=3)
-    assert weights.shape == (500, 7)
-    np.testing.assert_array_equal(weights.sum(axis=1), 7)
+    (weights,) = bootstrap.draws(7, 500, seed=3)
+    assert weights.shape == (7, 501) and weights.dtype == np.uint8
+    np.testing.assert_array_equal(weights.sum(axis=0), 7)
+    np.testing.assert_array_equal(weights[:, 0], 1)
     # 500 * 7 draws: each image 500 times, give or take 5 standard deviations.
-    assert np.abs(weights.sum(axis=0) - 500).max() < 5 * np.sqrt(500)
+    assert np.abs(
+        weights[:, 1:].sum(axis=1, dtype=int) - 500
+    ).max() < 5 * np.sqrt(500)
+
+
+def test_draws_come_in_chunks_as_they_come_at_once(monkeypatch):
+    judged = judged_of(evaluated.random_images(0, count=30))
+    (at_once,) = bootstrap.draws(30, 100, seed=3)
+    expected = bootstrap.intervals(judged, 30, 100, seed=3)
+    # Those of one call of the generator, as ever.
+    drawn = np.random.default_rng(3).multinomial(30, [1 / 30] * 30, size=100)
+    np.testing.assert_array_equal(at_once[:, 1:].T, drawn)
+    monkeypatch.setattr(bootstrap, "_CHUNK", 30 * 25)
+    chunks = list(bootstrap.draws(30, 100, seed=3))
+    assert [x.shape for x in chunks] == [(30, 20), *[(30, 20)] * 3, (30, 21)]
+    np.testing.assert_array_equal(np.concatenate(chunks, axis=1), at_once)
+    assert bootstrap.intervals(judged, 30, 100, seed=3) == expected
+
+
+def test_images_by_the_thousand_fit(monkeypatch):
+    """What is held does not grow with the images times the samples."""
+    number, samples = 20_000, 400
+    rng = np.random.default_rng(0)
+    scores = np.sort(rng.random(50))[::-1]
+    of_class = Outcomes(
+        scores,
+        rng.integers(0, number, 50).astype(np.int32),
+        rng.random((1, 50)) < 0.5,
+        np.zeros((1, 50), bool),
+        rng.integers(0, 2, number).astype(np.int32),
+    )
+    judged = bootstrap.Judged({"a": of_class}, {"a": of_class})
+    monkeypatch.setattr(bootstrap, "_CHUNK", 400_000)
+    tracemalloc.start()
+    try:
+        assert bootstrap.intervals(judged, number, samples)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # 8 million draws, of which 400 thousand are there at a time.
+    assert peak < 20e6
 
 
 def test_the_seed_decides():

@@ -17,6 +17,7 @@ COMMANDS = [
     ["-m", "ssd_tf.datasets.convert"],
     ["-m", "ssd_tf.export"],
     ["-m", "ssd_tf.detect"],
+    ["-m", "ssd_tf.client"],
     ["-m", "ssd_tf.benchmark"],
     ["-m", "ssd_tf.curves"],
     ["-m", "ssd_tf.replay"],
@@ -116,6 +117,14 @@ def test_progress_without_a_terminal_is_plain_lines(capsys):
 def test_tables_are_not_cut_outside_a_terminal(capsys):
     command.print_table("t", ["what", "where"], [["x", "y" * 150]])
     assert "y" * 150 in capsys.readouterr().out.replace("\n", "")
+
+
+@pytest.mark.parametrize("name", ["sign[/stop]", "[red]car", ":cat:", "[0]"])
+def test_tables_show_names_as_they_are(capsys, name):
+    command.print_table(f"of {name}", ["what", f"by {name}"], [[name, "1"]])
+    output = capsys.readouterr().out
+    assert f"of {name}" in output and f"by {name}" in output
+    assert f"│ {name} " in output
 
 
 def test_the_package_alone_does_not_import_tensorflow():

@@ -1,8 +1,10 @@
 """Two evaluations compared by their files."""
 
+import io
 import json
 
 import evaluated
+import numpy as np
 import pytest
 from test_outcomes import judged_of
 
@@ -61,6 +63,25 @@ def test_files_compare_as_what_they_hold(tmp_path, capsys):
     assert "not told apart" in capsys.readouterr().out
 
 
+def test_without_samples_there_are_differences_alone(tmp_path, capsys):
+    images = evaluated.random_images(4)
+    first = save(tmp_path / "a", without_detections(images))
+    second = save(tmp_path / "b", images)
+    found = comparison.compare(first, second, num_samples=0)
+    sampled = comparison.compare(first, second, num_samples=50)
+    assert set(found) == set(sampled)
+    for name, each in found.items():
+        assert each.interval is None and each.share_better is None
+        assert each.difference == pytest.approx(sampled[name].difference)
+    comparison.print_comparison(found)
+    output = capsys.readouterr().out
+    assert "intervals" not in output
+    gain = f"{100 * found['AP_VOC12/mAP'].difference:+.1f}"
+    (row,) = [x for x in output.splitlines() if "AP_VOC12/mAP" in x]
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells[3:] == [gain, "-", "-"]
+
+
 def test_only_the_same_images_compare(tmp_path):
     images = evaluated.random_images(4)
     first = save(tmp_path / "a", images)
@@ -87,6 +108,35 @@ def test_files_that_are_none(tmp_path):
     old.write_text("{}")
     with pytest.raises(UserError, match="is no metrics.json"):
         comparison.compare(first, old)
-    first.with_name(comparison.MATCHES_FILE).write_bytes(b"broken")
+
+
+def _as_array(content):
+    """A .npy file, which NumPy opens as something else."""
+    file = io.BytesIO()
+    np.save(file, np.arange(3))
+    return file.getvalue()
+
+
+def _with_a_flaw(content):
+    """A byte in the middle of an array."""
+    at = content.index(b"PK", len(content) // 4) - 40
+    return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"broken",
+        lambda content: b"",
+        lambda content: content[: len(content) // 2],
+        _as_array,
+        _with_a_flaw,
+    ],
+    ids=["other", "empty", "cut", "array", "flaw"],
+)
+def test_damaged_matches_are_one_line(tmp_path, damage):
+    first = save(tmp_path / "a", evaluated.random_images(4))
+    path = first.with_name(comparison.MATCHES_FILE)
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match="matches.npz: cannot be read"):
         comparison.compare(first, first)

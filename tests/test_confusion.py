@@ -41,6 +41,15 @@ def test_two_objects_in_one_place_are_not_confused():
     assert matrix((found, truth)) == {(1, 1): 1, (2, 2): 1}
 
 
+def test_the_best_overlap_is_paired_first():
+    # Overlaps .94 and .54 with the first, .67 and .31 with the second box. By
+    # rising overlap both detections would have a box.
+    first, second = [0, 20, 50, 120], [0, 53, 50, 153]
+    found = [([0, 23, 50, 123], 0.9, 1), ([0, 0, 50, 100], 0.8, 1)]
+    image = found, [(first, 1), (second, 1)]
+    assert matrix(image, size=(100, 200)) == {(1, 1): 1, (0, 1): 1, (1, 0): 1}
+
+
 def test_each_class_has_its_own_cut():
     truth = [(CAT, 1), (DOG, 2)]
     found = [(CAT, 0.4, 1), (DOG, 0.4, 2)]

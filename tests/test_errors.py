@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from ssd_tf.metrics import errors, inputs
+from ssd_tf.metrics.outcomes import area_under, precision_recall
+from ssd_tf.metrics.voc import VOCMetric
 
 # 20 x 20 pixels.
 CAT, DOG = [10, 10, 30, 30], [60, 60, 80, 80]
@@ -137,6 +139,66 @@ def test_every_wrong_detection_has_one_kind(seed):
     for each in result.values():
         assert sum(each["per_class"].values()) == each["count"]
         assert -1e-12 <= each["cost"] <= 1
+
+
+def mean_of(images):
+    metric = VOCMetric(evaluated.NAMES)
+    for image in images:
+        metric.add(image.found, image.truth)
+    return metric.result()["AP_VOC12/mAP"]
+
+
+def mended(image, kind):
+    """The image as it were without mistakes of a kind, box by box."""
+    mistakes = errors.find(image.found, image.truth)
+    rows, done = [], set()
+    columns = zip(*image.found, mistakes.kind, mistakes.target, strict=True)
+    for box, score, label, what, target in columns:
+        if what != kind:
+            rows.append((box, score, label))
+        elif target >= 0 and not mistakes.found[target] | (target in done):
+            # Best first: it is the one that is put right.
+            done.add(target)
+            truth = image.truth
+            rows.append((truth.boxes[target], score, truth.labels[target]))
+    boxes, scores, labels = ([row[k] for row in rows] for k in range(3))
+    found = inputs.Detections(
+        np.reshape(boxes, (-1, 4)), np.array(scores), np.array(labels, int)
+    )
+    return image._replace(found=found)
+
+
+def test_costs_are_what_the_metric_gains_when_images_are_mended():
+    for seed in range(4):
+        images = evaluated.random_images(seed, count=25, ties=False)
+        result = errors.costs(images, evaluated.NAMES)
+        before = mean_of(images)
+        for number, kind in enumerate(errors.KINDS, start=1):
+            after = mean_of([mended(image, number) for image in images])
+            assert result[kind]["cost"] == pytest.approx(
+                after - before, abs=1e-12
+            ), kind
+
+
+def test_the_missed_cost_what_the_metric_gains_without_them():
+    for seed in range(4):
+        images = evaluated.random_images(seed, count=25, ties=False)
+        metric, missed = VOCMetric(evaluated.NAMES), np.zeros(4, int)
+        for image in images:
+            metric.add(image.found, image.truth)
+            labels = image.truth.labels
+            mistakes = errors.find(image.found, image.truth)
+            missed += np.bincount(labels[mistakes.missed], minlength=4)
+        averages = []
+        for label, of_class in enumerate(metric.outcomes().values(), start=1):
+            wanted = of_class.num_ground_truth.sum() - missed[label]
+            curve = precision_recall(of_class.hits[0], wanted)
+            averages.append(area_under(*curve))
+        result = errors.costs(images, evaluated.NAMES)["missed"]
+        assert result["count"] == missed.sum() > 0
+        assert result["cost"] == pytest.approx(
+            np.mean(averages) - mean_of(images), abs=1e-12
+        )
 
 
 def test_counts_are_those_of_tidecv():

@@ -238,16 +238,17 @@ def test_a_file_of_another_net_fails(exported, lively, tmp_path):
     models = json.loads((folder / "verify.json").read_text())["models"]
     failed = {x["name"]: x["failures"] for x in models[1:]}
     assert "is no TFLite model" in failed["tflite"][0]
-    assert any("paired" in words for words in failed["onnx"])
+    assert any("are paired" in words for words in failed["onnx"])
 
 
 def _disturbed(content):
-    """An ONNX model whose largest array is all zeros."""
+    """An ONNX model whose larger arrays are all zeros."""
     import onnx
 
     model = onnx.load_from_string(content)
-    largest = max(model.graph.initializer, key=lambda x: len(x.raw_data))
-    largest.raw_data = bytes(len(largest.raw_data))
+    for array in model.graph.initializer:
+        if len(array.raw_data) > 4096:
+            array.raw_data = bytes(len(array.raw_data))
     return model.SerializeToString()
 
 

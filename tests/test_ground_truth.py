@@ -1,6 +1,6 @@
 """Records, VOC trees and COCO files give the same ground truth."""
 
-import json
+import shutil
 
 import coco_tree
 import numpy as np
@@ -92,6 +92,38 @@ def test_images_need_not_be_there_where_they_are_not_read(coco_file):
     assert len(truth.problems) == 12
 
 
+def test_a_tree_without_its_images(raw, names, tmp_path):
+    for folder in ("Annotations", "ImageSets"):
+        shutil.copytree(raw / folder, tmp_path / folder)
+    (tmp_path / "JPEGImages").mkdir()
+    here, there = (
+        ground_truth.open_split(root, "test", class_names=names)
+        for root in (tmp_path, raw)
+    )
+    found, expected = (records_of(x, with_images=False) for x in (here, there))
+    assert len(found) == here.num_images == 12
+    assert here.problems == {}
+    for one, other in zip(found, expected, strict=True):
+        for key in other:
+            np.testing.assert_array_equal(one[key], other[key])
+    # Where they are read, they are missed one by one.
+    assert records_of(here) == []
+    assert len(here.problems) == 12
+    for problem in here.problems.values():
+        assert problem.kind == "unreadable_image"
+        assert problem.file.startswith(str(tmp_path / "JPEGImages"))
+
+
+def test_an_image_without_size_has_to_be_there(tmp_path):
+    voc_tree.add(tmp_path, "a", voc_tree.item("cat"), image=b"", size=None)
+    voc_tree.add(tmp_path, "b", voc_tree.item("cat"), size=None)
+    truth = ground_truth.open_split(tmp_path, "all", class_names=["cat"])
+    (found,) = records_of(truth, with_images=False)
+    assert found["source_id"] == b"b"
+    assert (found["height"], found["width"]) == (40, 60)
+    assert [x.kind for x in truth.problems.values()] == ["missing_image"]
+
+
 @pytest.mark.parametrize("kind", ["records", "voc"])
 def test_only_some_images(shapes_data, raw, kind):
     truth = ground_truth.open_split(
@@ -122,90 +154,6 @@ def test_what_is_dropped_is_named(tmp_path):
         "unreadable_image",
         "zero_area_box",
     ]
-
-
-def annotations(**changes):
-    content = {
-        "images": [{"id": 1, "file_name": "a.jpg", "height": 40, "width": 60}],
-        "categories": [{"id": 2, "name": "cat"}],
-        "annotations": [
-            {
-                "id": 5,
-                "image_id": 1,
-                "category_id": 2,
-                "bbox": [6, 4, 30, 20],
-                "area": 123.5,
-                "iscrowd": 1,
-            }
-        ],
-    }
-    return content | changes
-
-
-def test_a_coco_annotation_by_hand(tmp_path):
-    path = tmp_path / "truth.json"
-    path.write_text(json.dumps(annotations()))
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "a.jpg").write_bytes(voc_tree.picture())
-    (found,) = records_of(ground_truth.open_split(path, "test"))
-    np.testing.assert_allclose(
-        found["boxes"], [[0.1, 0.1, 0.6, 0.6]], atol=1e-7
-    )
-    assert found["crowd"].tolist() == [True]
-    assert found["area"].tolist() == [123.5]
-    assert found["labels"].tolist() == [1]
-    assert found["image"] == voc_tree.picture()
-
-
-def test_bad_boxes_of_every_image_of_a_coco_file_are_counted(tmp_path):
-    content = annotations()
-    content["images"].append({**content["images"][0], "id": 9})
-    flat = {**content["annotations"][0], "bbox": [6, 4, 30, 0]}
-    content["annotations"] = [flat, {**flat, "image_id": 9}]
-    path = tmp_path / "truth.json"
-    path.write_text(json.dumps(content))
-    truth = ground_truth.open_split(path, "test")
-    assert len(records_of(truth, with_images=False)) == 2
-    assert [str(x).partition(" box")[0] for x in truth.problems.values()] == [
-        f"{path}: image 1:",
-        f"{path}: image 9:",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("[", "cannot be read"),
-        ("[]", "no list 'images'"),
-        (annotations(annotations=None), "no list 'annotations'"),
-        (annotations(images=[]), "annotation of no image"),
-        (annotations(annotations=[], images=[]), "no image in split"),
-        (annotations(categories=[{"id": 1, "name": "cat"}]), "category 2"),
-        (annotations(images=annotations()["images"] * 2), "two images"),
-        (
-            annotations(images=[{**annotations()["images"][0], "height": 0}]),
-            "image 1: .* 0 and 60",
-        ),
-        (annotations(categories=[{"id": 2, "name": "mAP"}]), "called mAP"),
-        (annotations(categories=[{"id": 2}]), "without id or name"),
-        (
-            annotations(categories=[{"id": k, "name": "cat"} for k in (2, 3)]),
-            "two categories",
-        ),
-        (
-            annotations(images=[{"id": 1, "file_name": "a.jpg"}]),
-            "image 1: a field is missing",
-        ),
-    ],
-)
-def test_coco_files_that_are_none(tmp_path, content, message):
-    path = tmp_path / "truth.json"
-    path.write_text(
-        content if isinstance(content, str) else json.dumps(content)
-    )
-    with pytest.raises(UserError, match=message) as caught:
-        ground_truth.open_split(path, "test")
-    assert str(path) in str(caught.value)
 
 
 def test_folders_of_coco(tmp_path, coco_file):

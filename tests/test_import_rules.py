@@ -172,7 +172,7 @@ CORE = {
     "detect_video": {"command", "files"},
     "detect_models": {
         *("checkpoint", "command", "config", "preprocessing"),
-        *("runtimes", "serving"),
+        *("runtimes", "serving", "stated_names"),
     },
     "detect_results": {"detect_reading", "metrics.inputs"},
     "detect_outputs": {

@@ -34,7 +34,7 @@ def test_weights_count_as_copies(seed):
     images = evaluated.random_images(seed, ties=False)
     rng = np.random.default_rng(seed)
     weights = rng.integers(0, 4, (3, len(images)))
-    samples = bootstrap.sample(judged_of(images), weights)
+    samples = bootstrap.sample(judged_of(images), weights.T)
     for row, weight in enumerate(weights):
         copies = [
             image
@@ -51,7 +51,7 @@ def test_weights_count_as_copies(seed):
 
 def test_in_steps_as_at_once(monkeypatch):
     images = evaluated.random_images(1)
-    weights = bootstrap.draw(len(images), 50, seed=0)
+    (weights,) = bootstrap.draws(len(images), 50, seed=0)
     judged = judged_of(images)
     at_once = bootstrap.sample(judged, weights)
     monkeypatch.setattr(outcomes, "_CHUNK", 100)
@@ -59,11 +59,20 @@ def test_in_steps_as_at_once(monkeypatch):
         np.testing.assert_array_equal(values, at_once[name])
 
 
+@pytest.mark.parametrize(("number", "size"), [(7, 3), (1, 5), (10, 3), (9, 4)])
+def test_parts_are_alike_and_are_all(number, size):
+    found = outcomes.parts(number, size)
+    pieces = [list(range(number))[each] for each in found]
+    assert sum(pieces, []) == list(range(number))
+    lengths = {len(piece) for piece in pieces}
+    assert max(lengths) <= size and max(lengths) - min(lengths) <= 1
+
+
 def test_without_detections_the_average_is_0_and_without_truth_none():
     box = [0, 0, 10, 10]
     judged = judged_of([evaluated.image(truth=[(box, 1)]), evaluated.image()])
     cat = judged.voc["cat"]
-    weights = np.array([[1, 1], [0, 2]])
+    weights = np.array([[1, 0], [1, 2]])
     for recalls in (None, voc.RECALL_THRESHOLDS, coco.RECALLS):
         values = outcomes.resampled(cat, weights, recalls)
         np.testing.assert_array_equal(values, [0, np.nan])

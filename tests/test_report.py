@@ -11,6 +11,7 @@ import pytest
 
 from ssd_tf import analysis, evaluate, report, report_charts, report_images
 from ssd_tf.boxes import clip
+from ssd_tf.metrics import ranking
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 EVIL = '<script>alert("x")</script>'
@@ -210,6 +211,24 @@ def test_the_worst_come_first():
     ranked = analysis.rank(images, metrics["per_class"], evaluated.NAMES)
     assert [each.index for each in ranked][:3] == [3, 1, 2]
     assert {each.index for each in ranked[3:]} == {0, 4}
+
+
+def test_the_best_show_what_was_found():
+    box, other = [10, 10, 40, 40], [60, 60, 90, 90]
+    one = evaluated.image([(box, 0.9, 1)], [(box, 1)])
+    two = evaluated.image(
+        [(box, 0.9, 1), (other, 0.9, 1)], [(box, 1), (other, 1)]
+    )
+    half = evaluated.image([(box, 0.9, 1)], [(box, 1), (other, 1)])
+    wrong = evaluated.image([(other, 0.9, 1)], [(box, 1)])
+    images = [evaluated.image(), half, one, wrong, two, evaluated.image()]
+    metrics, _ = results(images)
+    ranked = analysis.rank(images, metrics["per_class"], evaluated.NAMES)
+    worst = ranking.worst(ranked, 5)
+    assert [each.index for each in worst] == [3, 1]
+    assert [each.index for each in ranking.best(ranked, 5)] == [4, 2, 1]
+    assert [each.index for each in ranking.best(ranked, 5, worst)] == [4, 2]
+    assert [each.index for each in ranking.best(ranked, 1)] == [4]
 
 
 def test_large_pictures_are_reduced():

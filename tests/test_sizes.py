@@ -48,6 +48,18 @@ def test_each_size_by_itself():
     assert result["large"]["mAP"] == {"AP": None, "boxes": 0}
 
 
+def test_what_is_right_counts_whatever_its_own_size():
+    # 31 px of the input, found as 33, which is medium.
+    box, larger = [0, 0, 124, 248], [0, 0, 132, 264]
+    one = image([(larger, 0.9, 1)], [(box, 1)])
+    result = sizes.average_precisions([one], NAMES, INPUT)
+    assert result["small"]["cat"] == {"AP": 1.0, "boxes": 1}
+    assert result["medium"]["cat"] == {"AP": None, "boxes": 0}
+    # They overlap by .88.
+    result = sizes.average_precisions([one], NAMES, INPUT, iou_threshold=0.9)
+    assert result["small"]["cat"] == {"AP": 0.0, "boxes": 1}
+
+
 def test_difficult_boxes_have_no_size():
     truth = [(SMALL, 1), (MEDIUM, 1)]
     one = image([(SMALL, 0.9, 1)], truth, difficult=[True, False])

@@ -7,16 +7,20 @@ Two models that saw the same images are compared on the same draws.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent import futures
 from typing import NamedTuple
 
 import numpy as np
 
 from ssd_tf.metrics import coco, voc
-from ssd_tf.metrics.outcomes import Outcomes, resampled
+from ssd_tf.metrics.outcomes import Outcomes, parts, resampled
 
 LEVEL = 0.95
+# Draws that are held at once, images times samples: 32 MB while they are made.
+_CHUNK = 4_000_000
+# Each holds a few arrays of a class of its own.
+_MAX_THREADS = 8
 
 
 class Judged(NamedTuple):
@@ -33,13 +37,29 @@ class Interval(NamedTuple):
     high: float
 
 
-def draw(num_images: int, num_samples: int, seed: int) -> np.ndarray:
-    """How often each image is in each sample: int32 [S, N]."""
+def draws(num_images: int, num_samples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each image is in each sample, some samples at a time.
+
+    The first of all samples is the images as they are. However many come at a
+    time, the draws are those of the seed.
+
+    Args:
+      num_images: N, at least 1.
+      num_samples: that are drawn.
+      seed: of the draws.
+
+    Yields:
+      int [N, S], in the smallest type that holds them.
+    """
     generator = np.random.default_rng(seed)
-    weights = generator.multinomial(
-        num_images, np.full(num_images, 1 / num_images), size=num_samples
-    )
-    return weights.astype(np.int32)
+    share = np.full(num_images, 1 / num_images)
+    for chunk in parts(num_samples + 1, max(3, _CHUNK // num_images)):
+        number = chunk.stop - max(chunk.start, 1)
+        drawn = generator.multinomial(num_images, share, size=number)
+        if chunk.start == 0:
+            drawn = np.concatenate([np.ones((1, num_images), int), drawn])
+        dtype = np.min_scalar_type(drawn.max())
+        yield np.ascontiguousarray(drawn.T, dtype)
 
 
 def sample(judged: Judged, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -47,7 +67,7 @@ def sample(judged: Judged, weights: np.ndarray) -> dict[str, np.ndarray]:
 
     Args:
       judged: of all images.
-      weights: int [S, N], from `draw`; a row of ones gives the metrics.
+      weights: int [N, S], from `draws`; a column of ones gives the metrics.
 
     Returns:
       float64 [S] for `AP_VOC07/mAP`, `AP_VOC12/mAP` and `COCO/AP`, and for
@@ -72,7 +92,8 @@ def _by_class(outcomes, weights, recalls):
         if of_class.num_ground_truth.any()
     }
     # NumPy computes on arrays of this size without the interpreter's lock.
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    threads = min(os.cpu_count() or 1, _MAX_THREADS)
+    with futures.ThreadPoolExecutor(threads) as pool:
         averages = pool.map(
             lambda each: resampled(each, weights, recalls), present.values()
         )
@@ -81,7 +102,7 @@ def _by_class(outcomes, weights, recalls):
 
 def _mean(by_class, weights):
     if not by_class:
-        return np.full(len(weights), np.nan)
+        return np.full(weights.shape[1], np.nan)
     table = np.array(list(by_class.values()))  # [C, S]
     present = ~np.isnan(table)
     total = np.where(present, table, 0).sum(axis=0)
@@ -125,12 +146,17 @@ def intervals(
 
 
 def _with_all(judged, num_images, num_samples, seed):
-    """`sample`, with the images as they are in front."""
+    """`sample` of all draws, with the images as they are in front."""
     if not num_images:
         return {}
-    everything = np.ones((1, num_images), np.int32)
-    drawn = draw(num_images, num_samples, seed)
-    return sample(judged, np.concatenate([everything, drawn]))
+    chunks = [
+        sample(judged, weights)
+        for weights in draws(num_images, num_samples, seed)
+    ]
+    return {
+        name: np.concatenate([chunk[name] for chunk in chunks])
+        for name in chunks[0]
+    }
 
 
 class Difference(NamedTuple):
@@ -139,8 +165,8 @@ class Difference(NamedTuple):
     first: float
     second: float
     difference: float  # second - first
-    interval: Interval  # of the difference
-    share_better: float  # of the samples in which the second is better
+    interval: Interval | None  # of the difference; None without samples
+    share_better: float | None  # of the samples in which the second is better
 
 
 def compare(
@@ -158,13 +184,13 @@ def compare(
     compared = {}
     for name in [name for name in firsts if name in seconds]:
         gain = seconds[name] - firsts[name]
-        found = interval(gain[1:], gain[0])
-        if found:
+        if not np.isnan(gain[0]):
+            found = interval(gain[1:], gain[0])
             compared[name] = Difference(
                 float(firsts[name][0]),
                 float(seconds[name][0]),
                 float(gain[0]),
                 found,
-                float(np.mean(gain[1:] > 0)),
+                float(np.mean(gain[1:] > 0)) if found else None,
             )
     return compared

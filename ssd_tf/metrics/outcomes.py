@@ -5,11 +5,12 @@ of a bootstrap sample, are functions of these few arrays. A sample of the
 images, drawn with replacement, is a weight an image: how often it was drawn.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
 
-# Numbers that a step of the bootstrap holds at once: 64 MB.
+# Numbers of one array of a step of the bootstrap: 64 MB at most.
 _CHUNK = 8_000_000
 
 
@@ -136,29 +137,41 @@ def resampled(
 ) -> np.ndarray:
     """Average precision of a class in samples of the images.
 
-    Exactly that of a data set in which image i stands `weights[s, i]` times,
+    Exactly that of a data set in which image i stands `weights[i, s]` times,
     but that copies of a detection stand before another one of its score.
 
     Args:
       outcomes: of the class.
-      weights: int [S, N].
+      weights: int [N, S], of any size of int. Samples stand along the last
+        axis: whole rows are copied, added and compared.
       recalls: float [R] for `at_recalls`, or None for `area_under`.
 
     Returns:
       float64 [S], the mean over the T overlaps; NaN where a sample has no
       ground truth of the class.
     """
-    step = max(1, _CHUNK // max(len(outcomes.scores), 1))
+    num_images, num_samples = weights.shape
+    held = max(len(outcomes.scores), num_images, 1)
     chunks = [
-        _resampled(outcomes, weights[start : start + step], recalls)
-        for start in range(0, len(weights), step)
+        _resampled(outcomes, weights[:, samples], recalls)
+        for samples in parts(num_samples, max(3, _CHUNK // held))
     ]
     return np.concatenate(chunks)
 
 
+def parts(number: int, size: int) -> list[slice]:
+    """Slices of at most `size`, all alike long.
+
+    From a size of 3 on, none is of one element unless that is all there is:
+    NumPy adds up a single column in another order than several, to other last
+    bits.
+    """
+    count = -(-number // size)
+    edges = [number * k // count for k in range(count + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(edges)]
+
+
 def _resampled(outcomes, weights, recalls):
-    # Samples along the last axis: whole rows are copied, added and compared.
-    weights = np.ascontiguousarray(weights.T, np.int32)  # [N, S]
     total = outcomes.num_ground_truth @ weights  # [S]
     drawn = weights[outcomes.images]  # [n, S]
     seen = np.cumsum(drawn, axis=0, dtype=np.int32)

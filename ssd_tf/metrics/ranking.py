@@ -70,6 +70,33 @@ def rank(judgements: Sequence[Judgement]) -> list[Judgement]:
     return sorted(judgements, key=lambda each: (each.f1, -each.num_wrong))
 
 
+def worst(judgements: Sequence[Judgement], count: int) -> list[Judgement]:
+    """At most `count` images with mistakes, from `rank`'s order."""
+    return [each for each in judgements if each.num_wrong][:count]
+
+
+def best(
+    judgements: Sequence[Judgement], count: int, shown: Sequence[Judgement] = ()
+) -> list[Judgement]:
+    """At most `count` of the images where something was found, best first.
+
+    An image where nothing is and nothing was found is no mistake, but shows
+    nothing either.
+
+    Args:
+      judgements: of all images.
+      count: how many.
+      shown: that stand elsewhere.
+    """
+    elsewhere = {each.index for each in shown}
+    found = [
+        each
+        for each in judgements
+        if each.num_right and each.index not in elsewhere
+    ]
+    return sorted(found, key=lambda each: (-each.f1, -each.num_right))[:count]
+
+
 def _reason(image, found, mistakes, class_names):
     names = ("", *class_names)
     words = [
