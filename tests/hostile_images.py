@@ -57,12 +57,23 @@ PICTURES = {
 }
 
 
-def animation():
+def animation(**options):
     """A GIF of two frames, the first one red."""
     frames = [Image.new("RGB", (9, 7), color) for color in ("red", "blue")]
     file = io.BytesIO()
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    frames[0].save(
+        file, "GIF", save_all=True, append_images=frames[1:], **options
+    )
     return file.getvalue()
+
+
+def gif_bomb(height, width):
+    """A GIF whose frame is larger than its screen, which its header tells."""
+    frame = struct.pack("<cHHHH", b",", 0, 0, WIDTH, HEIGHT)
+    larger = struct.pack("<cHHHH", b",", 0, 0, width, height)
+    gif = PICTURES["gif"]
+    assert gif.count(frame) == 1
+    return gif.replace(frame, larger)
 
 
 # What is an image, and what has to be refused.
@@ -77,4 +88,5 @@ BAD = {
     "truncated png": PICTURES["png"][:60],
     "truncated jpeg": PICTURES["jpeg"][:200],
     "bomb": bomb(20_000, 20_000),
+    "gif bomb": gif_bomb(20_000, 20_000),
 }

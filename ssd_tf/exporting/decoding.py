@@ -10,10 +10,11 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from ssd_tf import preprocessing
+from ssd_tf.exporting import gif
 
 # So much of a file holds the size in every format but JPEG.
 _HEADER_BYTES = 32
-_JPEG, _PNG, _GIF, _BMP = b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM"
+_JPEG, _PNG, _BMP = b"\xff\xd8\xff", b"\x89PNG", b"BM"
 
 
 class Decoding(NamedTuple):
@@ -29,8 +30,8 @@ class Decoding(NamedTuple):
 def image_size(encoded: tf.Tensor) -> tf.Tensor:
     """Height and width int64 `[2]` as the header of an image tells them.
 
-    JPEG, PNG, GIF, BMP and WebP. Bytes of no such image have size 0 x 0; that
-    they are none, decoding will tell.
+    JPEG, PNG, GIF (its screen, see `gif.first_frame`), BMP and WebP. Bytes of
+    no such image have size 0 x 0; that they are none, decoding will tell.
     """
     head = tf.strings.substr(encoded, 0, _HEADER_BYTES)
     padded = tf.strings.join([head, tf.constant(bytes(_HEADER_BYTES))])
@@ -44,7 +45,7 @@ def image_size(encoded: tf.Tensor) -> tf.Tensor:
         [
             (starts(_JPEG), lambda: _jpeg_size(encoded)),
             (starts(_PNG), lambda: _numbers(octets, [20, 16], 4, True)),
-            (starts(_GIF), lambda: _numbers(octets, [8, 6], 2)),
+            (starts(gif.MAGIC), lambda: _numbers(octets, [8, 6], 2)),
             (starts(_BMP), lambda: _bmp_size(octets)),
             # libwebp's container specification: lossy, lossless, extended.
             (starts(b"VP8 ", 12), lambda: _numbers(octets, [28, 26], 2)),
@@ -85,6 +86,11 @@ def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     Raises:
       InvalidArgumentError: it has more pixels than that, or is no image.
     """
+    encoded = tf.cond(
+        tf.equal(tf.strings.substr(encoded, 0, len(gif.MAGIC)), gif.MAGIC),
+        lambda: gif.first_frame(encoded),
+        lambda: tf.identity(encoded),
+    )
     size = image_size(encoded)
     check = tf.debugging.Assert(
         tf.reduce_prod(size) <= max_pixels,
