@@ -64,6 +64,13 @@ def test_ignored_boxes_count_neither_way():
     assert matrix(image, crowd=[True, False]) == {(2, 0): 1}
 
 
+def test_nothing_is_held_against_the_parts_of_a_crowd():
+    crowd = [0, 0, 50, 100]
+    found = [(CAT, 0.9, 1), (CAT, 0.8, 2)]
+    # A cat among cats; a dog among cats is of nothing.
+    assert matrix((found, [(crowd, 1)]), crowd=[True]) == {(0, 2): 1}
+
+
 def test_empty_images_and_sums():
     assert matrix(([], []), ([(CAT, 0.9, 1)], []), ([], [(CAT, 3)])) == {
         (0, 1): 1,

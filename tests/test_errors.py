@@ -68,6 +68,16 @@ def test_ignored_boxes_are_nobodys_mistake():
     assert kinds == ["background"]
 
 
+def test_the_parts_of_a_crowd_are_no_mistakes():
+    crowd = [0, 0, 50, 100]
+    found = [(CAT, 0.9, 1), (CAT, 0.8, 2)]
+    image = evaluated.image(found, [(crowd, 1)], crowd=[True])
+    mistakes = errors.find(image.found, image.truth)
+    np.testing.assert_array_equal(mistakes.skipped, [True, False])
+    np.testing.assert_array_equal(mistakes.kind, [0, errors.BACKGROUND])
+    np.testing.assert_array_equal(mistakes.missed, [False])
+
+
 @pytest.mark.parametrize("found", [[], [(CAT, 0.9, 1)]])
 def test_empty_images(found):
     kinds, mistakes = kinds_of(found, truth=())

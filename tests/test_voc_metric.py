@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ssd_tf.metrics.coco import COCOMetric
 from ssd_tf.metrics.outcomes import precision_recall
 from ssd_tf.metrics.voc import VOCMetric, ap_11_points
 
@@ -70,6 +71,39 @@ def test_ignored_boxes_count_neither_way(flag):
     found = [(A, 0.9, 1), (A, 0.8, 1), (B, 0.7, 1)]
     one = image(found, [(A, 1), (B, 1)], **{flag: [True, False]})
     curve = metric_of(one).curves()["cat"]
+    assert curve.num_ground_truth == 1
+    np.testing.assert_array_equal(curve.precision, [1])
+
+
+def test_a_crowd_takes_what_it_covers():
+    # A person beside a crowd, four of the crowd, and one mostly outside it.
+    crowd, person = [0, 0, 0.5, 1], [0.6, 0, 0.9, 0.2]
+    inside = [[0.1, x, 0.3, x + 0.1] for x in (0.1, 0.3, 0.5, 0.7)]
+    outside = [0.35, 0.4, 0.7, 0.5]
+    found = [
+        *((box, 0.9, 1) for box in inside),
+        (person, 0.8, 1),
+        (outside, 0.7, 1),
+    ]
+    one = image(found, [(crowd, 1), (person, 1)], crowd=[True, False])
+    curve = metric_of(one).curves()["cat"]
+    np.testing.assert_array_equal(curve.precision, [1, 0.5])
+    # pycocotools counts alike.
+    coco = COCOMetric(["cat"])
+    coco.update(**one, height=100, width=100)
+    assert coco.result()["COCO/AP"] == 1
+    # Nor does it hide what is found of another class.
+    other = one | {"classes": [2] * 6}
+    curve = metric_of(other, image([], [(A, 2)]), names=NAMES).curves()["dog"]
+    np.testing.assert_array_equal(curve.precision, np.zeros(6))
+
+
+def test_a_box_in_a_crowd_is_found_once():
+    found = [(A, 0.9, 1), (A, 0.8, 1)]
+    truth = [([0, 0, 0.5, 0.5], 1), (A, 1)]
+    one = image(found, truth, crowd=[True, False])
+    curve = metric_of(one).curves()["cat"]
+    # The first is right, and of the second the crowd may be the reason.
     assert curve.num_ground_truth == 1
     np.testing.assert_array_equal(curve.precision, [1])
 

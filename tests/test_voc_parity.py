@@ -20,13 +20,19 @@ def metric_of(images, iou_threshold=0.5):
     return metric
 
 
-def slow_iou(a, b):
+def slow_area(box):
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def slow_intersection(a, b):
     height = min(a[2], b[2]) - max(a[0], b[0])
     width = min(a[3], b[3]) - max(a[1], b[1])
-    if height <= 0 or width <= 0:
-        return 0.0
-    areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
-    return height * width / (sum(areas) - height * width)
+    return height * width if height > 0 and width > 0 else 0.0
+
+
+def slow_iou(a, b):
+    shared = slow_intersection(a, b)
+    return shared / (slow_area(a) + slow_area(b) - shared)
 
 
 def slow_outcomes(images, label, threshold):
@@ -34,7 +40,7 @@ def slow_outcomes(images, label, threshold):
     found, total = [], 0
     for number, each in enumerate(images):
         truth = [
-            (box, difficult or crowd)
+            (box, difficult, crowd)
             for box, gt_label, difficult, crowd in zip(
                 each["gt_boxes"],
                 each["gt_labels"],
@@ -44,7 +50,7 @@ def slow_outcomes(images, label, threshold):
             )
             if gt_label == label
         ]
-        total += sum(not ignored for _, ignored in truth)
+        total += sum(not (hard or crowd) for _, hard, crowd in truth)
         for box, score, found_label in zip(
             each["boxes"], each["scores"], each["classes"], strict=True
         ):
@@ -54,14 +60,19 @@ def slow_outcomes(images, label, threshold):
     outcomes, taken = [], set()
     for score, number, box, truth in found:
         best, best_iou = None, threshold
-        for index, (gt_box, _) in enumerate(truth):
-            if slow_iou(box, gt_box) > best_iou:
+        for index, (gt_box, _, crowd) in enumerate(truth):
+            if not crowd and slow_iou(box, gt_box) > best_iou:
                 best, best_iou = index, slow_iou(box, gt_box)
-        if best is None:
-            outcomes.append((score, False))
-        elif not truth[best][1]:
-            outcomes.append((score, (number, best) not in taken))
+        if best is not None and truth[best][1]:
+            continue
+        if best is not None and (number, best) not in taken:
             taken.add((number, best))
+            outcomes.append((score, True))
+            continue
+        crowds = [gt_box for gt_box, _, crowd in truth if crowd]
+        shares = [slow_intersection(box, x) / slow_area(box) for x in crowds]
+        if max(shares, default=0) <= threshold:
+            outcomes.append((score, False))
     return outcomes, total
 
 

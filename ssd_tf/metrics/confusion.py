@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssd_tf.boxes import iou_matrix
+from ssd_tf.metrics import voc
 from ssd_tf.metrics.inputs import Detections, GroundTruth, ImageResult
 
 BACKGROUND = 0
@@ -38,13 +39,15 @@ def pair(
       iou_threshold: overlap above which two can be paired.
     """
     kept = np.flatnonzero(found.scores >= thresholds[found.classes])
-    iou = iou_matrix(found.boxes[kept], truth.boxes)  # [k, M]
+    boxes = found.boxes[kept]
+    iou = iou_matrix(boxes, truth.boxes)  # [k, M]
     counts = ~truth.ignored
     same = found.classes[kept][:, None] == truth.labels
     box = np.full(len(kept), -1)
     for allowed in (same, ~same):
         _pair_greedily(iou * (allowed & counts), iou_threshold, box)
-    on_ignored = ((iou > iou_threshold) & ~counts).any(axis=1)
+    cover = np.maximum(iou * ~counts, voc.crowd_cover(boxes, truth) * same)
+    on_ignored = (cover > iou_threshold).any(axis=1)
     missed = counts.copy()
     missed[box[box >= 0]] = False
     return Pairs(kept, box, on_ignored & (box < 0), missed)

@@ -8,7 +8,10 @@ The rules, those of the development kit and of py-faster-rcnn's `voc_eval`:
   and a false positive if an earlier detection has it. All else is a false
   positive.
 * Difficult and crowd boxes do not count as ground truth, and a detection
-  matched to one counts neither way.
+  matched to one counts neither way. VOC has no crowds (groups in Open Images'
+  words); as in TF Object Detection API and COCO a crowd takes any number of
+  detections that are right on no other box, by the share of the detection that
+  it covers: what it is of is smaller than itself.
 * A class without ground truth has no average precision. It is left out of the
   mean and named in the result.
 
@@ -22,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ssd_tf.boxes import iou_matrix
+from ssd_tf.boxes import area, intersection_matrix, iou_matrix
 from ssd_tf.metrics import inputs
 from ssd_tf.metrics.outcomes import (
     Outcomes,
@@ -78,8 +81,9 @@ class VOCMetric:
     def protocol(self) -> str:
         """The rules in one line, for reports."""
         return (
-            f"PASCAL VOC: match at IoU > {self.iou_threshold:g}; difficult and "
-            "crowd boxes ignored; mean over classes with ground truth"
+            f"PASCAL VOC: match at IoU > {self.iou_threshold:g}; difficult "
+            "boxes ignored, and detections that crowds cover by as much; mean "
+            "over classes with ground truth"
         )
 
     def update(
@@ -177,18 +181,28 @@ def judge(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tells each detection of one image, best first: hit, skipped (bool [K]).
 
-    Neither one means a false positive. Skipped are those on an ignored box.
+    Neither one means a false positive. Skipped are those on a difficult box,
+    and those in a crowd that are right on no box.
     """
     hits = np.zeros(len(found.scores), bool)
     if not len(truth.labels):
         return hits, hits
     same_class = found.classes[:, None] == truth.labels
-    iou = iou_matrix(found.boxes, truth.boxes) * same_class  # [K, M]
+    comparable = same_class & ~truth.crowd
+    iou = iou_matrix(found.boxes, truth.boxes) * comparable  # [K, M]
     best = iou.argmax(axis=1)
     matched = iou.max(axis=1) > iou_threshold
-    skipped = matched & truth.ignored[best]
+    skipped = matched & truth.difficult[best]
     # Of the detections that chose the same box the first one gets it.
     rivals = np.flatnonzero(matched & ~skipped)
     _, first = np.unique(best[rivals], return_index=True)
     hits[rivals[first]] = True
-    return hits, skipped
+    in_crowd = crowd_cover(found.boxes, truth) * same_class > iou_threshold
+    return hits, skipped | (in_crowd.any(axis=1) & ~hits)
+
+
+def crowd_cover(boxes: np.ndarray, truth: inputs.GroundTruth) -> np.ndarray:
+    """Shares float [K, M] of boxes [K, 4] that crowds cover; 0 of others."""
+    shared = intersection_matrix(boxes, truth.boxes) * truth.crowd
+    own = np.maximum(area(boxes), np.finfo(np.float32).tiny)
+    return shared / own[:, None]
