@@ -106,11 +106,14 @@ def finish(
 def _nothing_to_see(truth):
     """Why there is no image, and what helps."""
     first = next(iter(truth.problems.values()), None)
-    where = "; --image_dir says where images are" * (truth.kind == "coco")
     return (
         f"{truth.source['dataset_dir']}: no readable image in split "
-        f"{truth.source['split']!r}{f', {first}' if first else ''}{where}"
+        f"{truth.source['split']!r}{f', {first}' if first else ''}{_remedy(truth)}"
     )
+
+
+def _remedy(truth):
+    return "; --image_dir says where images are" * (truth.kind == "coco")
 
 
 def _foreign_images(
@@ -190,6 +193,11 @@ def _pictures(images, truth, params, metrics):
     best = ranking.best(ranked, params.report_images // 2, worst)
     ids = {images[each.index].source_id for each in (*worst, *best)}
     pixels = dict(_read_pixels(truth, ids))
+    if len(pixels) < len(ids):
+        unread = _named(sorted(ids - pixels.keys()))
+        command.say(
+            f"report: images that cannot be read: {unread}{_remedy(truth)}"
+        )
     return report.Pictures(
         *(
             report_images.draw_all(

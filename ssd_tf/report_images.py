@@ -13,6 +13,10 @@ from ssd_tf.metrics.inputs import ImageResult
 from ssd_tf.metrics.ranking import Judgement
 
 RIGHT, WRONG, MISSED = (40, 170, 70), (225, 50, 50), (255, 160, 0)
+# On a difficult box or in a crowd.
+SKIPPED = (120, 120, 120)
+# In place of an image that is not there.
+_BLANK = (205, 205, 205)
 # Longer sides are reduced to this many pixels.
 MAX_SIDE = 640
 _QUALITY = 82
@@ -30,24 +34,24 @@ class Drawn(NamedTuple):
 
 
 def draw(
-    pixels: np.ndarray,
+    pixels: np.ndarray | None,
     image: ImageResult,
     judgement: Judgement,
     class_names: Sequence[str],
 ) -> Drawn:
     """Draws one image.
 
-    Right detections are green, wrong ones red, missed boxes orange.
+    Right detections are green, wrong ones red, those that count neither way
+    grey, missed boxes orange.
 
     Args:
-      pixels: uint8 [h, w, 3], the original.
+      pixels: uint8 [h, w, 3], the original; without them the boxes are drawn
+        on an empty canvas of its shape, and the caption says so.
       image: its detections and truth.
       judgement: of `ranking.judge`.
       class_names: of the classes 1, 2, ...
     """
-    picture = Image.fromarray(pixels)
-    if max(picture.size) > MAX_SIDE:
-        picture = drawing.fit(picture, MAX_SIDE)
+    picture = _canvas(pixels, image)
     size = [image.height, image.width] * 2
     found = [column[judgement.kept] for column in image.found]
     texts = [
@@ -59,8 +63,12 @@ def draw(
         class_names[label - 1] for label in image.truth.labels[judgement.missed]
     ]
     drawing.draw_tagged(picture, missed, names, MISSED)
-    wrong = judgement.kind > 0
-    for chosen, color in ((~wrong, RIGHT), (wrong, WRONG)):
+    wrong, skipped = judgement.kind > 0, judgement.skipped
+    for chosen, color in (
+        (skipped, SKIPPED),
+        (~wrong & ~skipped, RIGHT),
+        (wrong, WRONG),
+    ):
         chosen = np.flatnonzero(chosen)
         boxes = found[0][chosen] / size
         drawing.draw_tagged(picture, boxes, [texts[k] for k in chosen], color)
@@ -69,9 +77,25 @@ def draw(
         _data_uri(picture),
         *picture.size,
         f"F1 {judgement.f1:.2f}: {judgement.num_right} right, "
-        f"{wrong.sum()} wrong, {len(missed)} missed",
+        f"{wrong.sum()} wrong, {len(missed)} missed"
+        + ", image not read"
+        * (pixels is None),
         judgement.reason,
     )
+
+
+def _canvas(pixels, image):
+    if pixels is None:
+        # However large a file says that its images are.
+        scale = min(1.0, MAX_SIDE / max(image.height, image.width))
+        sides = (image.width, image.height)
+        return Image.new(
+            "RGB", [max(1, round(scale * side)) for side in sides], _BLANK
+        )
+    picture = Image.fromarray(pixels)
+    if max(picture.size) > MAX_SIDE:
+        picture = drawing.fit(picture, MAX_SIDE)
+    return picture
 
 
 def _data_uri(picture: Image.Image) -> str:
@@ -90,7 +114,7 @@ def draw_all(
     """Draws judged images, in the order of the judgements.
 
     Args:
-      pixels: of each image's id; those without are left out.
+      pixels: of the ids of those images that could be read.
       images: all of the data set.
       judgements: of those to be drawn.
       class_names: of the classes 1, 2, ...
@@ -100,6 +124,7 @@ def draw_all(
         image = images[judgement.index]
         found = pixels.get(image.source_id)
         # Another tool's records may give two images one id.
-        if found is not None and found.shape[:2] == image[1:3]:
-            drawn.append(draw(found, image, judgement, class_names))
+        if found is not None and found.shape[:2] != image[1:3]:
+            found = None
+        drawn.append(draw(found, image, judgement, class_names))
     return drawn

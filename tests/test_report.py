@@ -1,5 +1,6 @@
 """The report as a page: complete, self-contained, safe, and in a browser."""
 
+import html
 import html.parser
 import re
 import shutil
@@ -231,6 +232,38 @@ def test_the_best_show_what_was_found():
     assert [each.index for each in ranking.best(ranked, 1)] == [4]
 
 
+def test_what_counts_neither_way_is_grey():
+    image = evaluated.image(
+        [([60, 60, 90, 90], 0.9, 1), ([10, 10, 40, 40], 0.8, 1)],
+        [([60, 60, 90, 90], 1), ([10, 10, 40, 40], 1)],
+        difficult=[True, False],
+    )
+    metrics, _ = results([image])
+    (judgement,) = analysis.rank([image], metrics["per_class"], evaluated.NAMES)
+    np.testing.assert_array_equal(judgement.skipped, [True, False])
+    pixels = np.full((100, 100, 3), 255, np.uint8)
+    found = report_images.draw(pixels, image, judgement, evaluated.NAMES)
+    assert found.caption == "F1 1.00: 1 right, 0 wrong, 0 missed"
+    colors = _colors(found.data_uri).astype(int)
+    assert np.ptp(colors[89, 75]) < 30 and colors[89, 75].max() < 200
+    assert colors[39, 25].argmax() == 1
+
+
+def test_an_image_that_is_not_there_is_told_of():
+    image = evaluated.image(
+        truth=[([10, 10, 400_000, 40], 1)], size=(800_000, 100)
+    )
+    metrics, _ = results([image])
+    ranked = analysis.rank([image], metrics["per_class"], evaluated.NAMES)
+    (found,) = report_images.draw_all({}, [image], ranked, evaluated.NAMES)
+    assert found.caption.endswith("1 missed, image not read")
+    assert (found.width, found.height) == (1, 640)
+    other = {image.source_id: np.zeros((9, 9, 3), np.uint8)}
+    assert report_images.draw_all(other, [image], ranked, evaluated.NAMES) == [
+        found
+    ]
+
+
 def test_large_pictures_are_reduced():
     image = evaluated.image(truth=[([0, 0, 500, 999], 1)], size=(1000, 2000))
     metrics, _ = results([image])
@@ -253,14 +286,19 @@ const boxes = () => rows().map((row) => row.cells[1].textContent).join(",");
 const down = boxes();
 heads[1].firstChild.click();
 document.title = "down " + down + " up " + boxes() + " " + heads[1].ariaSort
-  + " wide " + (document.documentElement.scrollWidth > innerWidth);
+  + " wide " + (document.documentElement.scrollWidth > innerWidth)
+  + " of " + innerWidth;
 </script></body>"""
+    phone = html.escape(text.replace("</body>", click))
     path = tmp_path / "page.html"
-    path.write_text(text.replace("</body>", click))
+    # No window is that narrow; a frame is.
+    path.write_text(f"""<iframe style="width: 390px; height: 800px; border: 0"
+onload="document.title = this.contentDocument.title" srcdoc="{phone}">
+</iframe>""")
     done = subprocess.run(
         [
             *(BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu"),
-            *("--enable-logging=stderr", "--window-size=390,800"),
+            *("--enable-logging=stderr", "--virtual-time-budget=5000"),
             *(f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"),
             path.as_uri(),
         ],
@@ -277,4 +315,4 @@ document.title = "down " + down + " up " + boxes() + " " + heads[1].ariaSort
     )
     down, up = (",".join(map(str, x)) for x in (counts, counts[::-1]))
     # On a phone nothing but the tables, in their own frames, is too wide.
-    assert title == f"down {down} up {up} ascending wide false"
+    assert title == f"down {down} up {up} ascending wide false of 390"

@@ -22,6 +22,7 @@ class Judgement(NamedTuple):
     index: int  # of the image
     kept: np.ndarray  # int [k], the confident detections, best first
     kind: np.ndarray  # int [k], 0 or a kind of `errors`
+    skipped: np.ndarray  # bool [k], on an ignored box: neither right nor wrong
     missed: np.ndarray  # bool [M], boxes without a right detection
     f1: float  # 1 where there is nothing to find and nothing was found
     num_right: int  # boxes that a detection is right on
@@ -57,6 +58,7 @@ def judge(
         index,
         kept,
         mistakes.kind,
+        mistakes.skipped,
         missed,
         2 * right / total if total else 1.0,
         right,
