@@ -5,10 +5,13 @@ decoded once and encoded again: JPEG from lossy formats, PNG from the others.
 Nothing here knows of boxes or of TensorFlow.
 """
 
+import contextlib
 import dataclasses
 import io
 import os
 import pathlib
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -114,19 +117,42 @@ def prepare(
 
 
 def upright_size(path: str | os.PathLike) -> tuple[int, int]:
-    """(height, width) of the upright image, from the file's header alone.
+    """(height, width) of the upright image.
+
+    Only the header is read, but all of a PNG without an EXIF block there: one
+    may come behind the pixels.
 
     Raises:
       UnreadableImageError: there is no image header.
     """
+    with _opened(path) as image:
+        width, height = image.size
+        # Orientations 5 to 8 turn the picture by 90 degrees.
+        turned = _orientation(image) >= 5
+    return (width, height) if turned else (height, width)
+
+
+def stored_size(file: BinaryIO) -> tuple[int, int]:
+    """(height, width) of the pixels as they lie in the file.
+
+    Only the header is read; of a GIF, whose screen may be smaller, also that
+    of the first frame.
+
+    Raises:
+      UnreadableImageError: there is no image header.
+    """
+    with _opened(file) as image:
+        width, height = image.size
+    return height, width
+
+
+@contextlib.contextmanager
+def _opened(file) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # Orientations 5 to 8 turn the picture by 90 degrees.
-            turned = _orientation(image) >= 5
+        with Image.open(file) as image:
+            yield image
     except Exception as error:  # as in _decode
         raise UnreadableImageError(str(error)) from error
-    return (width, height) if turned else (height, width)
 
 
 def _decode(data):

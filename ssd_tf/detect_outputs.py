@@ -5,7 +5,7 @@ Nothing here detects; boxes are as in `detect_results`.
 
 import itertools
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -91,14 +91,36 @@ def class_folders(class_names: Sequence[str]) -> list[str]:
     return [names.give(safe(name)) for name in class_names]
 
 
-def write_videos(output_dir: pathlib.Path, results: Iterable[Result]) -> None:
-    """Writes the drawn frames of videos, one video after the other."""
+def write_videos(
+    output_dir: pathlib.Path,
+    results: Iterable[Result],
+    failed: Callable[[str, str], None],
+) -> None:
+    """Writes the drawn frames of videos, one video after the other.
+
+    Args:
+      output_dir: the names of the videos are relative to it.
+      results: of all pictures.
+      failed: called with the file and the reason where a video cannot be
+        written; the others are.
+    """
     frames = (result for result in results if result.drawn is not None)
     by_video = itertools.groupby(frames, lambda result: result.picture.name)
     for name, results_of_video in by_video:
         first = next(results_of_video)
-        with detect_video.writing(
-            output_dir / name, first.picture.moment.fps, *first.size
-        ) as write:
-            for result in itertools.chain([first], results_of_video):
-                write(result.drawn)
+        try:
+            _write_video(output_dir / name, first, results_of_video)
+        except detect_video.UnwritableVideoError as error:
+            failed(first.picture.file, f"not drawn: {error}")
+
+
+def _write_video(path, first, others):
+    """Plays as fast as it was recorded, however fast it was detected."""
+    fps = detect_video.writable_rate(first.picture.moment.fps)
+    frames = (
+        (result.picture.moment.seconds, result.drawn)
+        for result in itertools.chain([first], others)
+    )
+    with detect_video.writing(path, fps, *first.size) as write:
+        for pixels in detect_video.at_rate(frames, fps):
+            write(pixels)

@@ -22,6 +22,17 @@ from ssd_tf.detect_inputs import Naming, Source, Still, Video
 from ssd_tf.file_names import safe, shown
 
 MAX_MEGAPIXELS = 64
+# A file is damaged where so much is missing, as seconds and as share of what
+# it states: sound is often a little longer than the pictures.
+_MISSING_SECONDS, _MISSING_SHARE = 1.0, 0.05
+
+
+# Icons hold whole images, whose size their header does not tell: Pillow decodes
+# them to know it. Encapsulated PostScript is a program.
+_NEVER_OPENED = (
+    *(b"\0\0\1\0", b"\0\0\2\0", b"icns"),
+    *(b"%!PS", b"\xc5\xd0\xd3\xc6"),
+)
 
 
 class Moment(NamedTuple):
@@ -99,8 +110,11 @@ def read_image(
 
 
 def _stated_size(file):
+    if file.read(4) in _NEVER_OPENED:
+        raise images.UnreadableImageError("is an icon or PostScript")
+    file.seek(0)
     try:
-        return images.upright_size(file)
+        return images.stored_size(file)
     except images.UnreadableImageError as error:
         # Pillow's words name an object of Python's.
         if isinstance(error.__cause__, UnidentifiedImageError):
@@ -199,7 +213,7 @@ def _of_video(video: Video, reader: Reader) -> Iterator[Job]:
 
 
 def _of_frames(video, capture, reader):
-    fps, count = detect_video.frame_rate(capture), 0
+    fps, count, end = detect_video.frame_rate(capture), 0, 0.0
     stated = detect_video.stated_frames(capture)
     is_live = video.path is None
     for frame in detect_video.frames(capture, is_live):
@@ -209,12 +223,25 @@ def _of_frames(video, capture, reader):
         yield functools.partial(
             _read_frame, moment, source_id, frame.pixels, reader
         )
-        count += 1
+        count, end = count + 1, frame.seconds + 1 / fps
         if count == reader.max_frames:
             return
-    if stated and count < stated:
+    if not count:
+        reason = "no frame of it can be read"
+        yield functools.partial(Unreadable, video.file, reason)
+    elif stated and count < stated and _is_cut_off(end, stated / fps):
         reason = f"ends after {count} of the {stated} frames that it states"
         yield functools.partial(Unreadable, video.file, reason)
+
+
+def _is_cut_off(seconds, stated_seconds):
+    """Whether much is missing.
+
+    Frames alone do not tell: where a file has no count, OpenCV states seconds
+    times the highest rate.
+    """
+    missing = stated_seconds - seconds
+    return missing > max(_MISSING_SECONDS, _MISSING_SHARE * stated_seconds)
 
 
 def _read_frame(moment, source_id, bgr, reader):

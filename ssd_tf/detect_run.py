@@ -27,7 +27,7 @@ class Summary(NamedTuple):
 
     pictures: int
     objects: int  # with a score that is drawn
-    unreadable: list[Unreadable]
+    unreadable: list[Unreadable]  # and videos that could not be drawn
 
 
 def run(
@@ -50,9 +50,13 @@ def run(
     has_videos = any(isinstance(source, Video) for source in sources)
     unit = "frames" if has_videos else "images"
     pictures, objects, unreadable = 0, 0, []
+
+    def failed(file: str, reason: str) -> None:
+        unreadable.append(Unreadable(file, reason))
+
     with (
         command.progress("detecting", total, unit) as advance,
-        _writing(outputs) as write,
+        _writing(outputs, failed) as write,
         contextlib.closing(
             _results(model, sources, reader, outputs, batch_size)
         ) as results,
@@ -126,15 +130,24 @@ def _detect_batch(model, items):
 
 
 @contextlib.contextmanager
-def _writing(outputs: Outputs) -> Iterator[Callable[[Result], None]]:
-    """Opens all files that grow with every result."""
+def _writing(
+    outputs: Outputs, failed: Callable[[str, str], None]
+) -> Iterator[Callable[[Result], None]]:
+    """Opens all files that grow with every result.
+
+    Args:
+      outputs: what is written.
+      failed: see `detect_outputs.write_videos`.
+    """
     writers = [
         functools.partial(_write_format, name=name, outputs=outputs)
         for name in outputs.formats
     ]
     if outputs.pictures:
         writers.append(
-            functools.partial(detect_outputs.write_videos, outputs.output_dir)
+            functools.partial(
+                detect_outputs.write_videos, outputs.output_dir, failed=failed
+            )
         )
     with contextlib.ExitStack() as stack:
         pushes = [

@@ -10,8 +10,8 @@ import os
 import pathlib
 import time
 import types
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,15 +21,28 @@ from ssd_tf.command import UserError
 if TYPE_CHECKING:
     import cv2
 
+Pixels = TypeVar("Pixels")
+
 # Of a camera or file that does not say.
 DEFAULT_FPS = 25.0
 _MAX_FPS = 1000.0
 # MPEG-4 part 2: every build of OpenCV can write it, none needs a licence.
 _CODEC = "mp4v"
+# It divides a second into at most so many units. OpenCV states the rate with at
+# most three decimals, and every one makes the units ten times as many.
+_MAX_UNITS, _MAX_DECIMALS = 65_535, 3
+# Some browsers state 1000 where they mean that times are milliseconds.
+_MIN_DRAWN_FPS, _MAX_DRAWN_FPS = 0.01, 240.0
+# A minute at 30 frames per second. Times of damaged files leap by hours.
+_MAX_REPEATS = 1800
 
 
 class UnreadableVideoError(Exception):
     """There is no camera, or the file is no video."""
+
+
+class UnwritableVideoError(UserError):
+    """A drawn video cannot be written."""
 
 
 class VideoFrame(NamedTuple):
@@ -119,6 +132,35 @@ def to_rgb(pixels: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
+def writable_rate(fps: float) -> float:
+    """The frame rate nearest to this one that a drawn video can have."""
+    fps = min(max(fps, _MIN_DRAWN_FPS), _MAX_DRAWN_FPS)
+    decimals = int(math.log10(_MAX_UNITS / fps))
+    return round(fps, min(decimals, _MAX_DECIMALS))
+
+
+def at_rate(
+    frames: Iterable[tuple[float, Pixels]], fps: float
+) -> Iterator[Pixels]:
+    """Frames at times of any kind as frames of a constant rate.
+
+    Each is repeated until the next one is due, at most `_MAX_REPEATS` times,
+    or left out where the next one is due at once. Those that come at that
+    rate are not changed.
+
+    Args:
+      frames: pairs of seconds, which never fall, and what is seen then.
+      fps: frames per second.
+    """
+    for (seconds, pixels), later in itertools.pairwise(
+        itertools.chain(frames, [None])
+    ):
+        due = 1
+        if later:
+            due = round(later[0] * fps) - round(seconds * fps)
+        yield from itertools.repeat(pixels, min(due, _MAX_REPEATS))
+
+
 @contextlib.contextmanager
 def writing(
     path: str | os.PathLike, fps: float, height: int, width: int
@@ -127,14 +169,15 @@ def writing(
 
     Args:
       path: of the file.
-      fps: frames per second.
+      fps: frames per second, a `writable_rate`.
       height, width: of the frames; of odd ones the last row or column is cut.
 
     Yields:
       A function of one frame, RGB uint8 [height, width, 3].
 
     Raises:
-      UserError: it cannot be written.
+      UnwritableVideoError: it cannot be written; before the first frame where
+        that is known.
     """
     cv2, count = import_cv2(), 0
     with files.replace_file(path) as temporary:
@@ -149,6 +192,11 @@ def writing(
             count += 1
 
         try:
+            if not writer.isOpened():
+                raise UnwritableVideoError(
+                    f"{path}: OpenCV writes no video of {width} x {height} at "
+                    f"{fps:g} frames per second; --nosave_pictures draws none"
+                )
             yield write
             writer.release()
             _check_frames(video, count, path)
@@ -164,7 +212,7 @@ def _check_frames(video: pathlib.Path, count: int, path) -> None:
     with contextlib.suppress(UnreadableVideoError), opened(video) as capture:
         there = stated_frames(capture) or 0
     if there != count:
-        raise UserError(
+        raise UnwritableVideoError(
             f"{path}: {there} of {count} frames could be written; is the disk "
             "full? --nosave_pictures writes no video"
         )

@@ -2,6 +2,8 @@
 
 import functools
 import pathlib
+import re
+import struct
 
 import numpy as np
 import pytest
@@ -87,6 +89,34 @@ def write_video(path, frames, fps=10.0, codec="FFV1"):
     for frame in frames:
         writer.write(np.ascontiguousarray(frame[..., ::-1]))
     writer.release()
+
+
+def retimed(path, milliseconds):
+    """Gives the pictures of an .mkv file of MJPG other times.
+
+    Args:
+      path: of half a second at most; behind it a new cluster begins.
+      milliseconds: of each picture, below 2**15.
+    """
+    times = iter(milliseconds)
+
+    def with_time(block):
+        return b"\x81" + struct.pack(">h", next(times)) + block[1]
+
+    # SimpleBlocks of track 1: time, flags, a JPEG.
+    data, number = re.subn(
+        rb"\x81..(.\xff\xd8)", with_time, path.read_bytes(), flags=re.S
+    )
+    assert number == len(milliseconds)
+    # The duration, a float of 8 bytes.
+    data, number = re.subn(
+        rb"\x44\x89\x88.{8}",
+        b"\x44\x89\x88" + struct.pack(">d", milliseconds[-1] + 33),
+        data,
+        flags=re.S,
+    )
+    assert number == 1
+    path.write_bytes(data)
 
 
 def read_video(path):

@@ -2,12 +2,12 @@
 
 import io
 import struct
-import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from detected import read_all, write_video
+from hostile_images import bomb, gif_bomb
 from PIL import Image
 
 from ssd_tf.datasets import images
@@ -20,22 +20,6 @@ def encoded(image, kind="PNG", **options):
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
-
-
-def png_header(width, height):
-    """A PNG file that states a size and has next to no data."""
-
-    def chunk(kind, data):
-        crc = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + crc
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = (
-        (b"IHDR", head),
-        (b"IDAT", zlib.compress(bytes(100))),
-        (b"IEND", b""),
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
 
 
 KINDS = {
@@ -98,8 +82,12 @@ def test_one_pixel():
         ("empty.jpg", b"", "is no image"),
         ("text.jpg", b"no picture", "is no image"),
         ("floats.tif", encoded(Image.new("F", (8, 6)), "TIFF"), "float"),
-        ("bomb.png", png_header(20_000, 20_000), "20000 x 20000 are more"),
-        ("lies.png", png_header(500, 500), ""),
+        ("bomb.png", bomb(20_000, 20_000), "20000 x 20000 are more"),
+        ("bomb.gif", gif_bomb(20_000, 30_000), "30000 x 20000 are more"),
+        ("lies.png", bomb(500, 500), ""),
+        ("icon.jpg", encoded(Image.new("RGB", (16, 16)), "ICO"), "is an icon"),
+        ("icon.png", encoded(Image.new("RGB", (16, 16)), "ICNS"), "is an icon"),
+        ("a.jpg", encoded(Image.new("RGB", (9, 9)), "EPS"), "or PostScript"),
     ],
 )
 def test_what_cannot_be_read_is_named(
@@ -117,14 +105,59 @@ def test_a_bomb_is_not_decoded(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     monkeypatch.setattr(images, "prepare", None)
     with pytest.raises(images.UnreadableImageError, match="megapixels"):
-        read_image(png_header(20_000, 20_000))
+        read_image(bomb(20_000, 20_000))
     with pytest.raises(images.UnreadableImageError, match="0.4 million"):
-        read_image(png_header(1000, 401), max_pixels=400_000)
+        read_image(bomb(401, 1000), max_pixels=400_000)
+
+
+def whole_bombs(side):
+    """Files that can be decoded, to 4 bytes a pixel, and do not say so."""
+    huge = Image.new("1", (side, side))
+    png, gif = encoded(huge), encoded(huge, "GIF")
+    screen = struct.pack("<HH", side, side)
+    entry = struct.pack("<4B2H2I", 9, 9, 0, 0, 1, 32, len(png), 22)
+    return {
+        "a.png": png,
+        "small_screen.gif": gif.replace(screen, b"\x09\0\x09\0", 1),
+        "icon.jpg": b"\0\0\1\0\1\0" + entry + png,
+    }
+
+
+def test_bombs_are_refused_in_little_memory(tmp_path, pictures, run_script):
+    for name, data in whole_bombs(9000).items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "good.jpg").write_bytes(pictures[0])
+    script = """
+import pathlib, re, sys
+from PIL import Image
+from ssd_tf.datasets import images
+from ssd_tf.detect_reading import read_image
+Image.MAX_IMAGE_PIXELS = None  # as the command does
+def peak():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1])
+folder = pathlib.Path(sys.argv[1])
+read_image(folder / "good.jpg")
+before = peak()
+for name in ("a.png", "small_screen.gif", "icon.jpg"):
+    try:
+        read_image(folder / name)
+    except images.UnreadableImageError as error:
+        print(error)
+print(peak() - before)
+"""
+    *reasons, kilobytes = run_script(script, tmp_path).splitlines()
+    size = "9000 x 9000 are more than 64 million pixels"
+    assert [reason.partition(";")[0] for reason in reasons] == [
+        *(size, size, "is an icon or PostScript")
+    ]
+    # One picture would have 324,000 and more.
+    assert int(kilobytes) < 50_000
 
 
 def test_a_bomb_is_refused_by_pillow_where_its_limit_stands():
     with pytest.raises(images.UnreadableImageError, match="400000000 pixels"):
-        read_image(png_header(20_000, 20_000))
+        read_image(bomb(20_000, 20_000))
 
 
 def test_the_largest_image_that_may_be():

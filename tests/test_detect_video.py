@@ -1,7 +1,9 @@
 """Videos and cameras, in and out."""
 
+import itertools
 import json
 import tracemalloc
+import types
 
 import numpy as np
 import pytest
@@ -10,11 +12,12 @@ from detected import (
     ramp,
     read_all,
     read_video,
+    retimed,
     run,
     write_video,
 )
 
-from ssd_tf import detect_video
+from ssd_tf import detect_reading, detect_video
 from ssd_tf.command import UserError
 from ssd_tf.detect_reading import Picture, Unreadable
 
@@ -131,6 +134,46 @@ def test_a_video_that_ends_too_early_is_named(tmp_path):
     assert f"ends after {len(frames)} of the 30 frames" in end.reason
 
 
+def test_a_video_without_pictures_is_named(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.avi", ramp(3))
+    monkeypatch.setattr(detect_video, "frames", lambda *_: iter(()))
+    (found,) = read_all([tmp_path / "a.avi"])
+    assert found.reason == "no frame of it can be read"
+
+
+def test_a_screen_recording_is_whole_and_plays_as_long(tmp_path):
+    path = tmp_path / "a.mkv"
+    write_video(path, ramp(15), 30, "MJPG")
+    # Seven pictures in a row, then one every two thirds of a second.
+    times = [33 * n + 633 * max(0, n - 6) for n in range(15)]
+    retimed(path, times)
+    with detect_video.opened(path) as capture:
+        assert detect_video.stated_frames(capture) > 150
+    summary = run(by_brightness(), [path], tmp_path / "out")
+    assert (summary.pictures, summary.unreadable) == (15, [])
+    drawn, fps = read_video(tmp_path / "out" / "a.mkv.mp4")
+    assert len(drawn) / fps == pytest.approx(times[-1] / 1000 + 1 / 30, abs=0.1)
+    # Each picture is seen at its time.
+    for number in (0, 5, 9, 14):
+        shade = drawn[round(times[number] / 1000 * fps)][-4:, -4:].mean()
+        assert abs(shade - ramp(15)[number].mean()) < 4, number
+
+
+@pytest.mark.parametrize(
+    "seconds, stated, is_cut_off",
+    [
+        (3.0, 3.0, False),
+        (2.1, 3.0, False),  # sound is longer
+        (1.9, 3.0, True),
+        (96, 100, False),
+        (94, 100, True),
+        (9.0, 3.0, False),
+    ],
+)
+def test_what_is_clearly_missing(seconds, stated, is_cut_off):
+    assert detect_reading._is_cut_off(seconds, stated) == is_cut_off
+
+
 def test_a_camera_runs_until_it_is_stopped(tmp_path, monkeypatch):
     write_video(tmp_path / "a.avi", ramp(30))
     capture = cv2.VideoCapture
@@ -139,6 +182,10 @@ def test_a_camera_runs_until_it_is_stopped(tmp_path, monkeypatch):
         return capture(source if source != 1 else str(tmp_path / "a.avi"))
 
     monkeypatch.setattr(cv2, "VideoCapture", camera_or_file)
+    # A detector that takes a fifth of a second.
+    ticks = itertools.count()
+    clock = types.SimpleNamespace(monotonic=lambda: next(ticks) / 5)
+    monkeypatch.setattr(detect_video, "time", clock)
     asked = []
 
     def is_stopped():
@@ -151,8 +198,10 @@ def test_a_camera_runs_until_it_is_stopped(tmp_path, monkeypatch):
     found = entries(out)
     assert {entry["file"] for entry in found} == {"webcam:1"}
     times = [entry["seconds"] for entry in found]
-    assert times[0] == 0 and times == sorted(times)
-    assert len(read_video(out / "webcam_1.mp4")[0]) == 20
+    np.testing.assert_allclose(times, np.arange(20) / 5, atol=1e-6)
+    drawn, fps = read_video(out / "webcam_1.mp4")
+    # The last picture is seen once.
+    assert (len(drawn), fps) == (2 * 19 + 1, 10)
     summary = run(by_brightness(), ["webcam:1"], out, max_frames=6)
     assert summary.pictures == 6
 
@@ -198,6 +247,72 @@ def test_a_detector_that_fails_leaves_nothing_half_written(tmp_path):
             formats=["json", "csv", "coco"],
         )
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "fps", [0.0005, 23.976, 66.6667, 83.3333, 99.999, 119.8732, 239.876, 1000]
+)
+def test_every_frame_rate_can_be_drawn(tmp_path, fps):
+    rate = detect_video.writable_rate(fps)
+    if 0.01 <= fps <= 240:
+        assert rate == pytest.approx(fps, rel=1e-4)
+    with detect_video.writing(tmp_path / "a.mp4", rate, 48, 64) as write:
+        for frame in ramp(3):
+            write(frame)
+    drawn, stated = read_video(tmp_path / "a.mp4")
+    assert len(drawn) == 3 and stated == pytest.approx(rate, rel=1e-5)
+
+
+@pytest.mark.parametrize("fps", [83.333, 119.873])
+def test_an_odd_frame_rate_keeps_every_frame(tmp_path, fps):
+    write_video(tmp_path / "a.avi", ramp(12), fps, "MJPG")
+    out = tmp_path / "out"
+    summary = run(by_brightness(), [tmp_path / "a.avi"], out)
+    assert (summary.pictures, summary.unreadable) == (12, [])
+    drawn, rate = read_video(out / "a.avi.mp4")
+    assert len(drawn) == 12 and rate == pytest.approx(fps, rel=1e-4)
+
+
+def test_a_rate_that_cannot_be_written_is_told_of_at_once(tmp_path):
+    with pytest.raises(UserError, match="64 x 48 at 119.873 frames"):
+        with detect_video.writing(tmp_path / "a.mp4", 119.873, 48, 64):
+            pytest.fail("nothing can be written")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_that_cannot_be_drawn_ends_nothing_else(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.avi", ramp(20), 119.873, "MJPG")
+    write_video(tmp_path / "b.avi", ramp(6))
+    monkeypatch.setattr(detect_video, "writable_rate", lambda fps: fps)
+    out = tmp_path / "out"
+    formats = ["json", "csv"]
+    summary = run(by_brightness(), [tmp_path], out, formats=formats)
+    assert summary.pictures == 26
+    (failed,) = summary.unreadable
+    assert failed.file == str(tmp_path / "a.avi")
+    assert "not drawn: " in failed.reason
+    assert "--nosave_pictures" in failed.reason
+    assert len(entries(out)) == 26
+    assert len(read_video(out / "b.avi.mp4")[0]) == 6
+    assert {path.name for path in out.iterdir()} == {
+        *("b.avi.mp4", "detections.json", "detections.csv")
+    }
+
+
+@pytest.mark.parametrize(
+    "frames, expected",
+    [
+        ([], ""),
+        ([(0, "a")], "a"),
+        ([(0.0, "a"), (0.1, "b"), (0.2, "c")], "abc"),
+        ([(0.0, "a"), (0.098, "b"), (0.203, "c")], "abc"),
+        ([(0.0, "a"), (0.2, "b"), (0.5, "c")], "aabbbc"),
+        ([(0.0, "a"), (0.04, "b"), (0.12, "c"), (0.13, "d")], "bd"),
+        ([(0.0, "a"), (1e6, "b"), (1e6 + 0.1, "c")], "a" * 1800 + "bc"),
+    ],
+)
+def test_frames_at_a_constant_rate(frames, expected):
+    assert "".join(detect_video.at_rate(iter(frames), 10.0)) == expected
 
 
 def test_frames_that_cannot_be_written_are_told_of(tmp_path):
