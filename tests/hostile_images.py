@@ -18,18 +18,14 @@ def encoded(kind, size=(WIDTH, HEIGHT), mode="RGB", **options):
     return file.getvalue()
 
 
+def chunk(name, data):
+    """Of a PNG."""
+    check = struct.pack(">I", zlib.crc32(name + data))
+    return struct.pack(">I", len(data)) + name + data + check
+
+
 def bomb(height, width):
     """A PNG's header that promises so many pixels, and a little data."""
-
-    def chunk(name, data):
-        check = zlib.crc32(name + data)
-        return (
-            struct.pack(">I", len(data))
-            + name
-            + data
-            + struct.pack(">I", check)
-        )
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = zlib.compress(bytes(1000))
     return b"".join(
@@ -76,6 +72,25 @@ def gif_bomb(height, width):
     return gif.replace(frame, larger)
 
 
+def png_with_a_chunk_before():
+    """A PNG which libpng reads, with a size of 1 x 1 where IHDR should be."""
+    png, magic = PICTURES["png"], 8
+    size = struct.pack(">II", 1, 1)
+    return png[:magic] + chunk(b"abCd", size) + png[magic:]
+
+
+def bare_webp(name):
+    """A WebP which libwebp reads, its pixels without a chunk around them."""
+    pixels = PICTURES[name][20:]
+    return b"RIFF" + struct.pack("<I", 4 + len(pixels)) + b"WEBP" + pixels
+
+
+# What a decoder would read, but whose size is not where it should be.
+SIZELESS = {
+    "png with a chunk before": png_with_a_chunk_before(),
+    "bare lossy webp": bare_webp("lossy webp"),
+    "bare lossless webp": bare_webp("lossless webp"),
+}
 # What is an image, and what has to be refused.
 GOOD = PICTURES | {
     "one pixel": encoded("PNG", size=(1, 1)),
@@ -89,4 +104,5 @@ BAD = {
     "truncated jpeg": PICTURES["jpeg"][:200],
     "bomb": bomb(20_000, 20_000),
     "gif bomb": gif_bomb(20_000, 20_000),
+    **SIZELESS,
 }

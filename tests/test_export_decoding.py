@@ -5,7 +5,14 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
-from hostile_images import HEIGHT, PICTURES, WIDTH, animation, bomb
+from hostile_images import (
+    HEIGHT,
+    PICTURES,
+    SIZELESS,
+    WIDTH,
+    animation,
+    bomb,
+)
 
 from ssd_tf.exporting import decoding
 from ssd_tf.exporting.decoding import Decoding
@@ -34,6 +41,24 @@ def test_a_bmp_stored_from_the_top_has_a_negative_height():
 def test_no_image_is_told_by_the_decoder(data):
     with pytest.raises(tf.errors.InvalidArgumentError):
         decoding.decode(data, 1 << 26)
+
+
+@pytest.mark.parametrize("name", SIZELESS)
+def test_what_hides_its_size_is_not_decoded(name):
+    """The limit would not hold for it."""
+    image = tf.io.decode_image(SIZELESS[name], expand_animations=False)
+    assert image.shape[:2] == (HEIGHT, WIDTH)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="no image whose size can be read"
+    ):
+        decoding.decode(SIZELESS[name], 1 << 26)
+
+
+def test_a_size_of_more_than_63_bits_is_refused():
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="more than 67108864 pixels"
+    ):
+        decoding.decode(bomb(2**32 - 1, 2**32 - 1), 1 << 26)
 
 
 @pytest.mark.parametrize("name", PICTURES)

@@ -34,6 +34,28 @@ def noise(height, width):
     return file.getvalue()
 
 
+def in_blocks(encoded, length):
+    """A GIF of one frame, its pixels in blocks of so many bytes."""
+    # Behind the header, its colours and the frame's descriptor.
+    start = encoded.index(b",", 13 + 3 * 256) + 11
+    at, pixels = start, b""
+    while encoded[at]:
+        pixels += encoded[at + 1 : at + 1 + encoded[at]]
+        at += encoded[at] + 1
+    parts = [pixels[at : at + length] for at in range(0, len(pixels), length)]
+    blocks = b"".join(bytes([len(part)]) + part for part in parts)
+    return encoded[:start] + blocks + b"\0;"
+
+
+@pytest.mark.parametrize("length", [255, 254])
+def test_a_large_frame_is_whole_whatever_the_length_of_its_blocks(length):
+    """ImageMagick, libgd and netpbm write 254 bytes, Pillow 255."""
+    encoded = in_blocks(noise(700, 900), length)
+    assert len(encoded) > 2_000 * 256
+    frame = first_frame(encoded)
+    np.testing.assert_array_equal(decode(frame), decode(encoded))
+
+
 @pytest.mark.parametrize(
     "encoded",
     [

@@ -15,6 +15,7 @@ from ssd_tf.exporting import gif
 # So much of a file holds the size in every format but JPEG.
 _HEADER_BYTES = 32
 _JPEG, _PNG, _BMP = b"\xff\xd8\xff", b"\x89PNG", b"BM"
+_RIFF, _WEBP = b"RIFF", b"WEBP"
 
 
 class Decoding(NamedTuple):
@@ -30,27 +31,40 @@ class Decoding(NamedTuple):
 def image_size(encoded: tf.Tensor) -> tf.Tensor:
     """Height and width int64 `[2]` as the header of an image tells them.
 
-    JPEG, PNG, GIF (its screen, see `gif.first_frame`), BMP and WebP. Bytes of
-    no such image have size 0 x 0; that they are none, decoding will tell.
+    JPEG, PNG, GIF (its screen, see `gif.first_frame`), BMP and WebP. What is
+    none of them has size 0 x 0, and also what a decoder would take without the
+    part that tells its size: a PNG with another chunk before its header, a
+    WebP without a chunk around its pixels.
     """
     head = tf.strings.substr(encoded, 0, _HEADER_BYTES)
     padded = tf.strings.join([head, tf.constant(bytes(_HEADER_BYTES))])
     padded = tf.strings.substr(padded, 0, _HEADER_BYTES)
     octets = tf.cast(tf.io.decode_raw(padded, tf.uint8), tf.int64)
 
-    def starts(magic: bytes, at: int = 0) -> tf.Tensor:
+    def has(magic: bytes, at: int = 0) -> tf.Tensor:
         return tf.equal(tf.strings.substr(padded, at, len(magic)), magic)
 
+    is_png = has(_PNG) & has(b"IHDR", 12)
+    is_webp = has(_RIFF) & has(_WEBP, 8)
     return tf.case(
         [
-            (starts(_JPEG), lambda: _jpeg_size(encoded)),
-            (starts(_PNG), lambda: _numbers(octets, [20, 16], 4, True)),
-            (starts(gif.MAGIC), lambda: _numbers(octets, [8, 6], 2)),
-            (starts(_BMP), lambda: _bmp_size(octets)),
+            (has(_JPEG), lambda: _jpeg_size(encoded)),
+            (is_png, lambda: _numbers(octets, [20, 16], 4, True)),
+            (has(gif.MAGIC), lambda: _numbers(octets, [8, 6], 2)),
+            (has(_BMP), lambda: _bmp_size(octets)),
             # libwebp's container specification: lossy, lossless, extended.
-            (starts(b"VP8 ", 12), lambda: _numbers(octets, [28, 26], 2)),
-            (starts(b"VP8L", 12), lambda: _lossless_webp_size(octets)),
-            (starts(b"VP8X", 12), lambda: _numbers(octets, [27, 24], 3) + 1),
+            (
+                is_webp & has(b"VP8 ", 12),
+                lambda: _numbers(octets, [28, 26], 2),
+            ),
+            (
+                is_webp & has(b"VP8L", 12),
+                lambda: _lossless_webp_size(octets),
+            ),
+            (
+                is_webp & has(b"VP8X", 12),
+                lambda: _numbers(octets, [27, 24], 3) + 1,
+            ),
         ],
         default=lambda: tf.zeros([2], tf.int64),
     )
@@ -84,21 +98,36 @@ def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     """Encoded image -> uint8 `[h, w, 3]`.
 
     Raises:
-      InvalidArgumentError: it has more pixels than that, or is no image.
+      InvalidArgumentError: it has more pixels than that, or is no image whose
+        size can be told before it is decoded.
     """
     encoded = tf.cond(
         tf.equal(tf.strings.substr(encoded, 0, len(gif.MAGIC)), gif.MAGIC),
         lambda: gif.first_frame(encoded),
         lambda: tf.identity(encoded),
     )
-    size = image_size(encoded)
-    check = tf.debugging.Assert(
-        tf.reduce_prod(size) <= max_pixels,
+    with tf.control_dependencies(_checks(image_size(encoded), max_pixels)):
+        return preprocessing.decode(tf.identity(encoded))
+
+
+def _checks(size, max_pixels):
+    """What has to hold before anything is decoded, as operations."""
+    is_known = tf.debugging.Assert(
+        tf.reduce_all(size > 0),
+        [
+            "no image whose size can be read: expected JPEG, PNG, GIF, BMP or "
+            "WebP; height, width",
+            size,
+        ],
+    )
+    # Cut first: the product of two numbers of 32 bits may have 65.
+    pixels = tf.reduce_prod(tf.minimum(size, max_pixels + 1))
+    fits = tf.debugging.Assert(
+        pixels <= max_pixels,
         [f"an image has more than {max_pixels} pixels: height, width", size],
     )
-    # In a graph; eagerly it has been checked already and is None.
-    with tf.control_dependencies([] if check is None else [check]):
-        return preprocessing.decode(tf.identity(encoded))
+    # In a graph; eagerly they have been checked already and are None.
+    return [check for check in (is_known, fits) if check is not None]
 
 
 def decode_batch(

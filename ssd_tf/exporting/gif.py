@@ -12,11 +12,11 @@ MAGIC = b"GIF8"
 _SCREEN_SIZE, _FLAGS, _HEADER_BYTES = 6, 10, 13
 _SIZE, _OWN_FLAGS, _DESCRIPTOR_BYTES = 5, 9, 10
 _EXTENSION, _DESCRIPTOR = ord("!"), ord(",")
-_FULL_BLOCK = 255
-# Bytes that are looked at in a step: what a step costs has a bound, too.
-_WINDOW = 1 << 16
-# Blocks that are not full, and extensions; writers make a handful, an XMP
-# packet some hundreds.
+# Blocks that are looked at in a step: what a step costs has a bound, too.
+_WINDOW = 256
+# Runs of blocks of one length, of no more than a window, and extensions. Large
+# images have blocks of 254 or 255 bytes, by their writer, and an XMP packet is
+# some hundreds of any length.
 _MAX_STEPS = 2_000
 
 
@@ -75,12 +75,13 @@ def _skip_blocks(octets, at, end):
     """Position behind a chain of blocks, each led by its length, 0 ends it."""
 
     def skip(at):
-        # Nearly all blocks of pixels are full; these are skipped at once.
-        lengths = octets[at : at + _WINDOW : _FULL_BLOCK + 1]
-        is_full = tf.cast(tf.equal(lengths, _FULL_BLOCK), tf.int32)
-        full = tf.reduce_sum(tf.math.cumprod(is_full))
-        step = tf.where(full > 0, full * (_FULL_BLOCK + 1), octets[at] + 1)
-        return [tf.minimum(at + step, end)]
+        # Nearly all blocks of pixels are equally long; they are skipped at
+        # once.
+        step = octets[at] + 1
+        lengths = octets[at : at + _WINDOW * step : step]
+        is_equal = tf.cast(tf.equal(lengths + 1, step), tf.int32)
+        run = tf.reduce_sum(tf.math.cumprod(is_equal))
+        return [tf.minimum(at + run * step, end)]
 
     at = tf.while_loop(
         lambda at: (at < end) & tf.not_equal(octets[at], 0),
