@@ -82,22 +82,38 @@ def find_saved_model(path: str | os.PathLike) -> pathlib.Path | None:
     path = pathlib.Path(path)
     if (path / "saved_model.pb").is_file():
         return path
-    numbers = versions(path)
-    return path / str(numbers[-1]) if numbers else None
+    there = versions(path)
+    return there[max(there)] if there else None
 
 
-def versions(export_dir: str | os.PathLike) -> list[int]:
-    """Numbers of the versions that are there, ascending."""
+def versions(export_dir: str | os.PathLike) -> dict[int, pathlib.Path]:
+    """Folders of the versions that are there, by their numbers."""
+    return {
+        number: path
+        for number, path in _numbered(export_dir).items()
+        if (path / "saved_model.pb").is_file()
+    }
+
+
+def _numbered(export_dir):
+    """All that a server would take for a version; 7 may be called 0007."""
     export_dir = pathlib.Path(export_dir)
     if not export_dir.is_dir():
-        return []
-    return sorted(
-        int(path.name)
-        for path in export_dir.iterdir()
-        if path.name.isdecimal() and (path / "saved_model.pb").is_file()
-    )
+        return {}
+    return {
+        int(path.name): path
+        for path in sorted(export_dir.iterdir())
+        if path.name.isascii() and path.name.isdecimal()
+    }
+
+
+def find_version(
+    export_dir: str | os.PathLike, number: int
+) -> pathlib.Path | None:
+    """What has this number, if it is a version or not."""
+    return _numbered(export_dir).get(number)
 
 
 def next_version(export_dir: str | os.PathLike) -> int:
-    """One more than the highest version there is."""
-    return max(versions(export_dir), default=0) + 1
+    """One more than the highest number there is, also of what is no version."""
+    return max(_numbered(export_dir), default=0) + 1

@@ -406,6 +406,32 @@ def test_versions_count_up_and_are_never_overwritten(
     assert serving.find_saved_model(folder) == folder / "7"
 
 
+def folder_of(tmp_path, *names, junk=()):
+    """A folder with versions and with what is none."""
+    for name in (*names, *junk):
+        (tmp_path / name).mkdir()
+    for name in names:
+        (tmp_path / name / "saved_model.pb").touch()
+    return tmp_path
+
+
+def test_a_number_counts_also_without_a_model(tmp_path):
+    folder = folder_of(tmp_path, "7", junk=("8", "9x", ".10.tmp"))
+    assert serving.next_version(folder) == 9
+    assert serving.find_saved_model(folder) == folder / "7"
+    assert serving.find_version(folder, 8) == folder / "8"
+    assert serving.find_version(folder, 9) is None
+
+
+def test_a_number_may_have_zeros_before_it(tmp_path):
+    """TensorFlow Serving takes these for versions, too."""
+    folder = folder_of(tmp_path, "0007", "3")
+    assert serving.find_saved_model(folder) == folder / "0007"
+    assert serving.find_version(folder, 7) == folder / "0007"
+    assert serving.next_version(folder) == 8
+    assert serving.next_version(tmp_path / "none") == 1
+
+
 def test_undecodable_bytes_say_so(exported):
     predict, _ = serving.load_predictor(exported)
     with pytest.raises(tf.errors.InvalidArgumentError, match="image"):
