@@ -28,11 +28,19 @@ eval_flags.define(FLAGS)
 
 def evaluate_detector(path: str) -> None:
     """Evaluates one detector: table on screen, files on disk."""
-    from ssd_tf import eval_run, evaluate, input_pipeline, predictors
+    from ssd_tf import (
+        eval_run,
+        eval_split,
+        evaluate,
+        input_pipeline,
+        predictors,
+    )
     from ssd_tf.datasets import records
 
     where = FLAGS.dataset_dir, FLAGS.dataset_split_name
-    truth = _open_split(path)
+    truth = eval_split.open_split(
+        path, *where, FLAGS.labels, FLAGS.unreadable_shards, FLAGS.image_dir
+    )
     options = eval_flags.read_detection(FLAGS, predictors.has_options(path))
     predictor = predictors.load(
         path, options, truth.category_ids, FLAGS.dataset_dir
@@ -61,53 +69,9 @@ def evaluate_detector(path: str) -> None:
         truth,
         predictor,
         eval_flags.read(FLAGS),
-        eval_flags.eval_dir(FLAGS, predictor.source["checkpoint"]),
+        eval_flags.eval_dir(FLAGS, path, predictor.source["checkpoint"]),
         command.command_line(),
     )
-
-
-def _open_split(path):
-    """The ground truth, its classes numbered as the detector does."""
-    from ssd_tf.datasets import ground_truth
-
-    names = _class_names(path)
-    truth = ground_truth.open_split(
-        FLAGS.dataset_dir,
-        FLAGS.dataset_split_name,
-        FLAGS.unreadable_shards,
-        FLAGS.image_dir,
-        names,
-    )
-    if truth.kind == "voc" and names is None:
-        raise UserError(
-            f"{path}: does not name its classes, and a VOC tree does not "
-            "number them; give the detector's labels.txt by --labels"
-        )
-    return truth
-
-
-def _class_names(path):
-    """The classes of the detector, as a tuple; None where nobody says."""
-    from ssd_tf import predictors, stated_names
-    from ssd_tf.datasets import labels
-
-    if FLAGS.labels and not predictors.is_file(path):
-        raise UserError(
-            f"--labels={FLAGS.labels}: only for a .tflite, .onnx or .json "
-            f"file; {path} names its classes itself"
-        )
-    if not predictors.is_file(path):
-        return predictors.class_names(path)
-    if FLAGS.labels:
-        return tuple(labels.read(FLAGS.labels))
-    stated = predictors.class_names(path)
-    if stated:
-        return tuple(labels.check(stated, str(path)))
-    file = stated_names.beside(path)
-    if file is None:
-        return None
-    command.say(f"class names: {file}")
-    return tuple(labels.read(file))
 
 
 def compare() -> None:
@@ -126,7 +90,7 @@ def compare() -> None:
 
 def main() -> None:
     """Reads the flags and evaluates."""
-    if FLAGS.compare:
+    if FLAGS.compare is not None:
         compare()
         return
     command.require(FLAGS, "dataset_dir", "checkpoint_path")

@@ -112,7 +112,7 @@ def _categories(content, path):
 def _load(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     tables = content if isinstance(content, dict) else {}
     missing = [x for x in _TABLES if not isinstance(tables.get(x), list)]
@@ -207,16 +207,24 @@ def _annotation(path, image, rows, names, image_path):
             width=size[1],
             boxes=corners / np.array(size * 2, np.float64),
             names=tuple(names[row["category_id"]] for row in rows),
-            crowd=[bool(row.get("iscrowd", 0)) for row in rows],
-            difficult=[bool(row.get("difficult", 0)) for row in rows],
+            crowd=[_flag(row, "iscrowd") for row in rows],
+            difficult=[_flag(row, "difficult") for row in rows],
             areas=[row.get("area", 0) for row in rows],
             image_path=image_path,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path}: image {image.get('id')}: a field is missing or no "
-            f"number ({error})"
+            f"{path}: image {image.get('id')}: a field is missing or is not "
+            f"what it has to be ({error})"
         ) from error
+
+
+def _flag(row, field):
+    """0 or 1; as text, "0" would be true."""
+    value = row.get(field, 0)
+    if value not in (0, 1):
+        raise ValueError(f"{field} is {value!r}, expected 0 or 1")
+    return bool(value)
 
 
 def _image_path(path, split, image, image_dir):

@@ -93,13 +93,15 @@ def read(
         rows = json.loads(pathlib.Path(path).read_text("utf-8"))
         if not isinstance(rows, list):
             raise ValueError("expected a list of detections")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     labels = {number: k for k, number in enumerate(category_ids, start=1)}
     by_image = {}
     for number, row in enumerate(rows):
         try:
             label = labels.get(row["category_id"])
+            if not isinstance(row["bbox"], list):
+                raise ValueError("bbox is no list")
             x, y, width, height = map(float, row["bbox"])
             entry = [y, x, y + height, x + width, float(row["score"])]
             if not np.isfinite(entry).all():
@@ -115,7 +117,7 @@ def read(
             known = ", ".join(map(str, list(category_ids)[:10]))
             raise UserError(
                 f"{path}: detection {number} has category "
-                f"{row['category_id']}; the ground truth has {known}"
+                f"{row['category_id']!r}; the ground truth has {known}"
                 f"{', ...' if len(category_ids) > 10 else ''}"
             )
     return {name: _found(entries) for name, entries in by_image.items()}

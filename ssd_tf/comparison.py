@@ -21,6 +21,13 @@ from ssd_tf.metrics.bootstrap import Difference, Judged
 from ssd_tf.metrics.outcomes import Outcomes
 
 MATCHES_FILE = "matches.npz"
+# What two evaluations have to have in common, and what it is called.
+_COMPARED = {
+    "num_images": "images",
+    "ground_truth_sha256": "ground truth",
+    "class_names": "classes",
+    "protocol": "protocols",
+}
 # What NumPy raises on files that are cut off, damaged or none of its own.
 _UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError),
@@ -96,12 +103,7 @@ def compare(
         and protocol.
     """
     metrics = [_read(path) for path in (first, second)]
-    for key, what in (
-        ("num_images", "images"),
-        ("ground_truth_sha256", "ground truth"),
-        ("class_names", "classes"),
-        ("protocol", "protocols"),
-    ):
+    for key, what in _COMPARED.items():
         a, b = (_comparable(each, key) for each in metrics)
         if a != b:
             values = "" if isinstance(a, str | dict) else f" ({a} and {b})"
@@ -110,11 +112,42 @@ def compare(
                 "evaluate both on the same split in the same way"
             )
     judged = [
-        load(pathlib.Path(path).with_name(MATCHES_FILE))
-        for path in (first, second)
+        _load_of(path, each)
+        for path, each in zip((first, second), metrics, strict=True)
     ]
     return bootstrap.compare(
         *judged, metrics[0]["num_images"], num_samples, seed
+    )
+
+
+def _load_of(path: str | os.PathLike, metrics: Mapping[str, Any]) -> Judged:
+    """The outcomes that a metrics.json was computed from.
+
+    Raises:
+      UserError: those beside it are another evaluation's.
+    """
+    matches = pathlib.Path(path).with_name(MATCHES_FILE)
+    judged = load(matches)
+    if not _is_of(judged, metrics):
+        raise UserError(
+            f"{matches}: is of another evaluation than {path}; evaluate again "
+            "(or copy both files)"
+        )
+    return judged
+
+
+def _is_of(judged, metrics):
+    images = metrics["num_images"]
+    for by_class in judged:
+        if [*by_class] != metrics["class_names"]:
+            return False
+        if any(len(x.num_ground_truth) != images for x in by_class.values()):
+            return False
+    found = bootstrap.sample(judged, np.ones((images, 1), int))
+    return all(
+        np.isclose(values[0], metrics[name], rtol=0, atol=1e-9)
+        for name, values in found.items()
+        if metrics.get(name) is not None
     )
 
 
@@ -129,7 +162,8 @@ def _read(path):
     path = pathlib.Path(path)
     try:
         metrics = json.loads(path.read_text("utf-8"))
-        metrics["ground_truth_sha256"], metrics["class_names"]
+        for key in _COMPARED:
+            metrics[key]
         return metrics
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error

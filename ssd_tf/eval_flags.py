@@ -46,7 +46,9 @@ def define(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "eval_dir",
         None,
-        "Where metrics.json and report/ go [eval_SPLIT beside the checkpoint].",
+        "Where metrics.json and report/ go [eval_SPLIT in a train_dir, "
+        "eval_SPLIT_NAME beside a checkpoint or file that is named]; with "
+        "--wait_for_checkpoints a folder in it for each.",
         flag_values=flag_values,
     )
     for name, default, text in (
@@ -112,7 +114,11 @@ def _define_metrics(flag_values):
         flag_values=flag_values,
     )
     flags.DEFINE_integer(
-        "seed", 0, "Of the resampling.", flag_values=flag_values
+        "seed",
+        0,
+        "Of the resampling.",
+        lower_bound=0,
+        flag_values=flag_values,
     )
 
 
@@ -190,16 +196,25 @@ def _csv(words):
     return text.getvalue()
 
 
-def eval_dir(flag_values: flags.FlagValues, evaluated: str) -> pathlib.Path:
+def eval_dir(
+    flag_values: flags.FlagValues, asked: str, evaluated: str
+) -> pathlib.Path:
     """Where the results go.
 
+    Only a train_dir's latest checkpoint has a folder without a name of its
+    own; each of several checkpoints keeps its results.
+
     Args:
-      flag_values: with --eval_dir and --dataset_split_name.
+      flag_values: with --eval_dir, --dataset_split_name and
+        --wait_for_checkpoints.
+      asked: what the user or a wait has named.
       evaluated: the checkpoint's prefix, or the path of another model.
     """
-    if flag_values.eval_dir:
-        return pathlib.Path(flag_values.eval_dir)
     path, split = pathlib.Path(evaluated), flag_values.dataset_split_name
+    if flag_values.eval_dir:
+        own = path.name if flag_values.wait_for_checkpoints else ""
+        return pathlib.Path(flag_values.eval_dir, own)
     is_checkpoint = path.with_name(path.name + ".index").is_file()
-    name = f"eval_{split}" if is_checkpoint else f"eval_{split}_{path.name}"
+    is_latest = is_checkpoint and pathlib.Path(asked).is_dir()
+    name = f"eval_{split}" if is_latest else f"eval_{split}_{path.name}"
     return path.parent / name

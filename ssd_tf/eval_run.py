@@ -60,7 +60,9 @@ def finish(
     """
     if not images:
         raise UserError(_nothing_to_see(truth))
-    foreign = _foreign_images(images, truth, predictor.image_ids)
+    foreign = _foreign_images(
+        images, truth, predictor.image_ids, predictor.source["checkpoint"]
+    )
     names = truth.class_names
     metrics, judged = evaluate.measure(
         images,
@@ -95,6 +97,7 @@ def finish(
     evaluate.print_metrics(metrics, names)
     for what, words in (foreign | _problems(truth.problems)).items():
         command.say(f"left out: {what}: {words}")
+    _remove_others(pathlib.Path(eval_dir))
     _write(images, truth, params, pathlib.Path(eval_dir), metrics, judged)
     if params.report:
         pictures = _pictures(images, truth, params, metrics)
@@ -108,7 +111,8 @@ def _nothing_to_see(truth):
     first = next(iter(truth.problems.values()), None)
     return (
         f"{truth.source['dataset_dir']}: no readable image in split "
-        f"{truth.source['split']!r}{f', {first}' if first else ''}{_remedy(truth)}"
+        f"{truth.source['split']!r}{f', {first}' if first else ''}"
+        f"{_remedy(truth)}"
     )
 
 
@@ -120,6 +124,7 @@ def _foreign_images(
     images: Sequence[ImageResult],
     truth: Any,
     image_ids: Collection[str] | None,
+    path: str,
 ) -> dict[str, str]:
     """Images that a file has detections of and the evaluation has not."""
     ids = {image.source_id for image in images}
@@ -130,8 +135,8 @@ def _foreign_images(
             ids |= _all_ids(truth)
     if foreign and not ids & {*image_ids}:
         raise UserError(
-            f"none of its {len(foreign)} images (such as {foreign[0]!r}) is "
-            f"among the {len(ids)} of the split (such as {min(ids)!r}); "
+            f"{path}: none of its {len(foreign)} images (such as "
+            f"{foreign[0]!r}) is among the {len(ids)} of the split (such as {min(ids)!r}); "
             "image_id has to be the source_id of the records, the file name "
             "without suffix of a VOC tree, or the image id of a COCO file"
         )
@@ -164,6 +169,19 @@ def _problems(problems: Mapping[Any, Any]) -> dict[str, str]:
             kind = f"{problem.kind}, {problem.action}"
             by_kind[kind].append(str(problem))
     return {kind: _named(texts) for kind, texts in by_kind.items()}
+
+
+def _remove_others(eval_dir):
+    """Takes away what an evaluation before this one has left.
+
+    This one may write less, and nobody shall read another detector's report
+    beside its numbers.
+    """
+    for name in (
+        f"{report.REPORT_DIR}/{report.REPORT_FILE}",
+        coco_results.DETECTIONS_FILE,
+    ):
+        (eval_dir / name).unlink(missing_ok=True)
 
 
 def _write(images, truth, params, eval_dir, metrics, judged):

@@ -104,6 +104,15 @@ def test_bad_boxes_of_every_image_of_a_coco_file_are_counted(tmp_path):
             annotations(images=[{"id": 1, "file_name": "a.jpg"}]),
             "image 1: a field is missing",
         ),
+        (
+            annotations(
+                annotations=[
+                    {**annotations()["annotations"][0], "iscrowd": "0"}
+                ]
+            ),
+            "iscrowd is '0', expected 0 or 1",
+        ),
+        ("[" * 100_000, "cannot be read"),
     ],
 )
 def test_coco_files_that_are_none(tmp_path, content, message):

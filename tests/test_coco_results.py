@@ -96,6 +96,9 @@ GOOD = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 0.5}
         (json.dumps([{"score": 1}]), "category_id"),
         (json.dumps([7]), "detection 0 is none"),
         (json.dumps([{**GOOD, "category_id": 4}]), "category 4; .* 3, 18, 90"),
+        (json.dumps([{**GOOD, "category_id": "3"}]), "category '3'; .* 3, 18"),
+        (json.dumps([{**GOOD, "bbox": "1234"}]), "0 is none.*no list"),
+        ("[" * 100_000, "cannot be read"),
     ],
 )
 def test_what_is_no_such_file_is_refused(tmp_path, content, message):

@@ -100,6 +100,28 @@ def test_only_the_same_images_compare(tmp_path):
         comparison.compare(first, strict)
 
 
+def test_outcomes_of_another_evaluation_are_refused(tmp_path):
+    images = evaluated.random_images(4)
+    first = save(tmp_path / "a", images)
+    second = save(tmp_path / "b", without_detections(images))
+    fewer = save(tmp_path / "c", images[:-1])
+    for other in (second, fewer):
+        matches = other.with_name(comparison.MATCHES_FILE).read_bytes()
+        first.with_name(comparison.MATCHES_FILE).write_bytes(matches)
+        with pytest.raises(UserError, match="matches.npz: is of another eval"):
+            comparison.compare(first, first)
+
+
+@pytest.mark.parametrize("key", ["num_images", "protocol", "class_names"])
+def test_metrics_without_a_field_are_one_line(tmp_path, key):
+    first = save(tmp_path / "a", evaluated.random_images(4))
+    metrics = json.loads(first.read_text())
+    del metrics[key]
+    first.write_text(json.dumps(metrics))
+    with pytest.raises(UserError, match=f"no metrics.json.*{key}"):
+        comparison.compare(first, first)
+
+
 def test_files_that_are_none(tmp_path):
     first = save(tmp_path / "a", evaluated.random_images(4))
     with pytest.raises(UserError, match="nowhere.json: cannot be read"):

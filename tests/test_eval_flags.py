@@ -39,6 +39,31 @@ def test_a_threshold_that_is_no_number(value):
         eval_flags.read(parse(f"--matching_threshold={value}"))
 
 
+def test_a_seed_counts_from_zero():
+    with pytest.raises(flags.IllegalFlagValueError, match="seed"):
+        parse("--seed=-1")
+
+
+def test_every_checkpoint_that_is_named_has_a_folder(tmp_path):
+    for name in ("ckpt-7", "ckpt-8"):
+        (tmp_path / f"{name}.index").touch()
+    seven, eight = (str(tmp_path / f"ckpt-{k}") for k in (7, 8))
+    flag_values = parse("--dataset_split_name=val")
+
+    def where(asked, evaluated, values=flag_values):
+        found = eval_flags.eval_dir(values, asked, evaluated)
+        return str(found.relative_to(tmp_path))
+
+    assert where(str(tmp_path), eight) == "eval_val"
+    assert where(seven, seven) == "eval_val_ckpt-7"
+    model = str(tmp_path / "model.onnx")
+    assert where(model, model) == "eval_val_model.onnx"
+    given = parse(f"--eval_dir={tmp_path / 'e'}")
+    assert where(seven, seven, given) == "e"
+    waiting = parse(f"--eval_dir={tmp_path / 'e'}", "--wait_for_checkpoints")
+    assert where(seven, seven, waiting) == "e/ckpt-7"
+
+
 def test_thresholds():
     params = eval_flags.read(
         parse("--matching_threshold=0.6", "--coco_iou_thresholds=0.3,0.5")

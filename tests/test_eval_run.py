@@ -24,11 +24,13 @@ def foreign(evaluated_ids, split, found):
     images = [
         evaluated.image()._replace(source_id=name) for name in evaluated_ids
     ]
-    return eval_run._foreign_images(images, a_truth(*split), found)
+    return eval_run._foreign_images(images, a_truth(*split), found, "d.json")
 
 
 def test_detections_of_other_images_are_refused():
-    with pytest.raises(UserError, match=r"none of its 2 images \(such as 'x'"):
+    with pytest.raises(
+        UserError, match=r"d.json: none of its 2 images \(such as 'x'"
+    ):
         foreign("abc", "abc", frozenset("xy"))
     assert foreign("abc", "abc", frozenset("ab")) == {}
     assert foreign("abc", "abc", frozenset()) == {}

@@ -5,6 +5,8 @@ classes without ground truth count 0 and images count twice; B38 limits that
 are a class's, and one graph each; B39 copies of everything in every step.
 """
 
+import tracemalloc
+
 import evaluated
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import tensorflow as tf
 
 from ssd_tf import detection, evaluate, input_pipeline
 from ssd_tf.detection import Detections
+from ssd_tf.metrics.coco import COCOMetric
 from ssd_tf.metrics.outcomes import Tally
 from ssd_tf.metrics.voc import VOCMetric
 
@@ -124,23 +127,25 @@ def test_b38_one_graph_whatever_the_number_of_classes():
     assert operations(81) == operations(4) < 500
 
 
-def test_b39_an_image_does_not_touch_those_before_it(monkeypatch):
-    metric = VOCMetric(evaluated.NAMES)
-    images = evaluated.random_images(0, count=50)
-    copies = []
-    concatenate = np.concatenate
-    monkeypatch.setattr(
-        np,
-        "concatenate",
-        lambda *args, **options: (
-            copies.append(1) or concatenate(*args, **options)
-        ),
-    )
-    for image in images:
-        metric.add(image.found, image.truth)
-    assert not copies
-    metric.result()
-    assert copies
+@pytest.mark.parametrize("metric", [VOCMetric, COCOMetric])
+def test_b39_an_image_does_not_touch_those_before_it(metric):
+    metric = metric(evaluated.NAMES)
+    image = evaluated.random_images(0, count=1)[0]
+
+    def peak_bytes_of_adding(count):
+        tracemalloc.start()
+        for _ in range(count):
+            metric.add(image.found, image.truth)
+        held, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        # What is kept grows with the count, what is copied meanwhile must not.
+        return peak - held
+
+    first = peak_bytes_of_adding(100)
+    assert len(image.found.scores) > 4
+    peak_bytes_of_adding(3_000)
+    # A copy of 3,000 images' scores alone would be 100 kB and more.
+    assert peak_bytes_of_adding(100) < first + 20_000
 
 
 def test_b39_detections_of_score_0_count():

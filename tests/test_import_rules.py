@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 # Their flags, and for some the data sets, end here.
 COMMANDS = {"benchmark", "client", "default_run", "detect", "export"}
-COMMANDS |= {"curves", "import_weights", "replay"}
+COMMANDS |= {"curves", "eval_split", "import_weights", "replay"}
 COMMANDS |= {"detect_formats", "detect_inputs", "detect_reading"}
 # Where flags are made for the commands.
 FLAGS = {"command", "config_flags", "eval_flags", "export_flags"}
@@ -83,7 +83,7 @@ CORE = {
         "metrics.outcomes",
         "metrics.voc",
     },
-    "metrics.confusion": {"boxes", "metrics.inputs"},
+    "metrics.confusion": {"boxes", "metrics.inputs", "metrics.voc"},
     "metrics.operating": {"metrics.outcomes", "metrics.voc"},
     "metrics.sizes": {"metrics.inputs", "metrics.outcomes", "metrics.voc"},
     "metrics.ranking": {"metrics.errors", "metrics.inputs"},
@@ -124,7 +124,8 @@ CORE = {
     "stated_names": {"command", "runtimes"},
     "software": set(),
     # A SavedModel knows nothing of the other formats, and nobody of a server.
-    "exporting.decoding": {"preprocessing"},
+    "exporting.gif": set(),
+    "exporting.decoding": {"preprocessing", "exporting.gif"},
     "exporting.session": set(),
     "exporting.signatures": {
         *("config", "detection", "losses", "preprocessing"),
