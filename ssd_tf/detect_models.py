@@ -130,6 +130,6 @@ def _max_pixels(saved_model):
     """What an export says of the images it takes; older ones say nothing."""
     try:
         text = (saved_model / serving.MODEL_FILE).read_text("utf-8")
-        return json.loads(text)["max_pixels"]
-    except (OSError, ValueError, KeyError):
+        return int(json.loads(text)["max_pixels"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None

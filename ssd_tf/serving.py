@@ -11,13 +11,16 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_tf import checkpoint
+from ssd_tf.command import UserError
 from ssd_tf.config import DetectionParams
 from ssd_tf.exporting import signatures
+from ssd_tf.model_tensors import NAMES
 from ssd_tf.nets.ssd import SSDNet
 
 LABELS_FILE = "assets/labels.txt"
 MODEL_FILE = "assets/model.json"
 _BYTES_SIGNATURE = "image_bytes"
+_REMEDY = "expected an export of ssd_tf, see python -m ssd_tf.export --help"
 # Encoded images [B] -> the four tensors of a detection as NumPy arrays.
 Predict = Callable[[Sequence[bytes]], dict[str, np.ndarray]]
 
@@ -47,26 +50,70 @@ def load_predictor(
       The function, and the class names.
 
     Raises:
-      UserError: there is no model.
+      UserError: there is no model, or it is no export of this package.
     """
     saved_model = find_saved_model(path)
     if saved_model is None:
         predict = make_predict(checkpoint.load_net(path), options)
         return predict, checkpoint.load_config(path).class_names
-    loaded = tf.saved_model.load(str(saved_model))
+    return load_saved_model(saved_model), read_labels(saved_model)
+
+
+def load_saved_model(saved_model: pathlib.Path) -> Predict:
+    """The signature `image_bytes` of one version of an export.
+
+    Raises:
+      UserError: it cannot be loaded, or has no such signature.
+    """
+    loaded = _load(saved_model)
+    if not _detects(loaded.signatures.get(_BYTES_SIGNATURE)):
+        there = ", ".join(sorted(loaded.signatures)) or "none"
+        raise UserError(
+            f"{saved_model}: has no signature {_BYTES_SIGNATURE} that detects "
+            f"(signatures there: {there}); {_REMEDY}"
+        )
 
     def predict(images: Sequence[bytes]) -> dict[str, np.ndarray]:
         # Through `loaded`: a signature alone does not keep its variables.
         serve = loaded.signatures[_BYTES_SIGNATURE]
         return _as_arrays(serve(image_bytes=_as_tensor(images)))
 
-    return predict, read_labels(saved_model)
+    return predict
+
+
+def _load(saved_model):
+    try:
+        return tf.saved_model.load(str(saved_model))
+    # A damaged file is an OSError, a ValueError, a KeyError, an error of
+    # TensorFlow or of protobuf: it depends on where the damage is.
+    except Exception as error:
+        raise UserError(
+            f"{saved_model}: is no SavedModel that can be loaded ({error})"
+        ) from error
+
+
+def _detects(signature):
+    if signature is None:
+        return False
+    _, inputs = signature.structured_input_signature
+    return {*inputs} == {_BYTES_SIGNATURE} and (
+        {*signature.structured_outputs} >= {*NAMES}
+    )
 
 
 def read_labels(saved_model: pathlib.Path) -> tuple[str, ...]:
-    """The class names of one version of an export."""
-    text = (saved_model / LABELS_FILE).read_text("utf-8")
-    return tuple(text.splitlines())
+    """The class names of one version of an export.
+
+    Raises:
+      UserError: it has none.
+    """
+    path = saved_model / LABELS_FILE
+    try:
+        return tuple(path.read_text("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: no class names in it ({error}); {_REMEDY}"
+        ) from error
 
 
 def _as_tensor(images):
@@ -74,7 +121,7 @@ def _as_tensor(images):
 
 
 def _as_arrays(found):
-    return {name: value.numpy() for name, value in found.items()}
+    return {name: found[name].numpy() for name in NAMES}
 
 
 def find_saved_model(path: str | os.PathLike) -> pathlib.Path | None:
