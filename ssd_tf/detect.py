@@ -42,6 +42,13 @@ def _check_formats(known):
             )
 
 
+def _folders():
+    """What is asked for and is a folder in the output folder."""
+    crops = [detect_inputs.CROPS_DIR] if FLAGS.save_crops else []
+    voc = [detect_inputs.VOC_DIR] if "voc" in FLAGS.formats else []
+    return crops + voc
+
+
 def _load_model():
     """The detector and its class names."""
     from ssd_tf import detect_models, stated_names
@@ -97,6 +104,7 @@ def main() -> None:
     parts = detect_inputs.split_list(FLAGS.input)
     sources = detect_inputs.find(parts, FLAGS.dataset_split_name, naming)
     detect_inputs.check_output_dir(FLAGS.output_dir, sources)
+    detect_inputs.check_unused(FLAGS.output_dir, _folders())
     if any(isinstance(each, detect_inputs.Video) for each in sources):
         detect_video.import_cv2()
     command.load_tensorflow()

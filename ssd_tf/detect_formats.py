@@ -9,8 +9,10 @@ import csv
 import io
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+import pickle
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Any
 
 from PIL import Image
 
@@ -33,6 +35,8 @@ CSV_COLUMNS = (
 # VOC's corners are pixels of the box, and a box of one pixel looks like none.
 _MIN_VOC_SIDE = 2
 _FRAME_QUALITY = 95
+# NumPy, with which COCO's tools sort them, holds no larger ones.
+_MAX_COCO_ID = 2**63 - 1
 _NO_TRUTH = inputs.ground_truth([], [], None, None, 0)
 
 
@@ -133,25 +137,28 @@ def write_coco(
 ) -> None:
     """Writes COCO's results with all scores, and the images they are of.
 
-    `COCO(coco_images.json).loadRes(coco_results.json)` puts them together.
+    `COCO(coco_images.json).loadRes(coco_results.json)` puts them together;
+    where all pictures are called by their numbers, as COCO's own are,
+    `loadRes` of its annotations takes the results, too.
     """
     del min_score
     images, number_of_classes = [], len(class_names)
-
-    def in_pixels():
-        nonlocal number_of_classes
+    output_dir.mkdir(parents=True, exist_ok=True)
+    # Detections of a long video do not fit into memory, and what the first
+    # image is called depends on the last one.
+    with tempfile.TemporaryFile(dir=output_dir) as kept:
         for result in results:
             images.append(_coco_image(result))
             number_of_classes = max([number_of_classes, *result.found.classes])
-            yield inputs.image_result(
-                result.picture.source_id,
-                *result.size,
-                result.found,
-                _NO_TRUTH,
-            )
-
-    path = output_dir / COCO_FILE
-    coco_results.write(path, in_pixels(), range(1, 1 << 31))
+            pickle.dump(_in_pixels(result), kept)
+        ids = coco_ids([image["id"] for image in images])
+        coco_results.write(
+            output_dir / COCO_FILE, _with_ids(kept, ids), range(1, 1 << 31)
+        )
+    images = [
+        image | {"id": number}
+        for image, number in zip(images, ids, strict=True)
+    ]
     categories = [
         {"id": label, "name": class_name(class_names, label)}
         for label in range(1, int(number_of_classes) + 1)
@@ -162,13 +169,43 @@ def write_coco(
     )
 
 
+def coco_ids(source_ids: Sequence[str]) -> list[int]:
+    """Numbers for images: COCO's tools take nothing else.
+
+    Args:
+      source_ids: of all images.
+
+    Returns:
+      Their own numbers, "000000397133" is 397133, where each has one and no
+      other has it; else 1, 2, 3 ...
+    """
+    if all(source_id.isdecimal() for source_id in source_ids):
+        ids = [int(source_id) for source_id in source_ids]
+        if len({*ids}) == len(ids) and max(ids, default=0) <= _MAX_COCO_ID:
+            return ids
+    return list(range(1, len(source_ids) + 1))
+
+
+def _in_pixels(result):
+    return inputs.image_result(
+        result.picture.source_id, *result.size, result.found, _NO_TRUTH
+    )
+
+
+def _with_ids(
+    kept: IO[bytes], ids: Sequence[int]
+) -> Iterator[inputs.ImageResult]:
+    """What has been kept, in its order; `coco_results` makes numbers of ids."""
+    kept.seek(0)
+    for number in ids:
+        yield pickle.load(kept)._replace(source_id=str(number))
+
+
 def _coco_image(result):
     height, width = result.size
-    source_id, moment = result.picture.source_id, result.picture.moment
-    # A number where the id is one, as `coco_results` writes it.
-    is_number = source_id.isdecimal() and str(int(source_id)) == source_id
+    moment = result.picture.moment
     return {
-        "id": int(source_id) if is_number else source_id,
+        "id": result.picture.source_id,
         "file_name": result.picture.file,
         "height": height,
         "width": width,

@@ -225,6 +225,26 @@ def _source(found, value, prefix, naming):
     return Still(found, naming.picture(relative), source_id)
 
 
+def check_unused(output_dir: str | os.PathLike, folders: Iterable[str]) -> None:
+    """Refuses to mix new files with those of an earlier run.
+
+    Args:
+      output_dir: may be there, and may have other things in it.
+      folders: in it, that files of unforeseen names go to.
+
+    Raises:
+      UserError: one of them is there and not empty.
+    """
+    for name in folders:
+        folder = pathlib.Path(output_dir) / name
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(
+                f"{shown(folder)}: is not empty, and old files in it could not "
+                "be told from new ones; delete it or choose another "
+                "--output_dir"
+            )
+
+
 def check_output_dir(
     output_dir: str | os.PathLike, sources: Sequence[Source]
 ) -> None:

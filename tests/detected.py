@@ -36,6 +36,14 @@ def result(*rows, **options):
     return Result(picture(**options), found)
 
 
+BOX, SMALL = (0.25, 0.1, 0.75, 0.5), (0.1, 0.2, 0.9, 0.3)
+RESULTS = [
+    result((BOX, 0.9, 2), (SMALL, 0.6, 1), ((0, 0, 1, 1), 0.1, 1)),
+    result(height=30, source_id="7"),
+    result((SMALL, 0.75, 3), height=50, source_id='größe, "x"'),
+]
+
+
 def by_brightness(log=None):
     """A detector that answers with the mean of each picture, as a score.
 

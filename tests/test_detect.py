@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from detected import by_brightness, ramp, read_video, run, write_video
+from hostile_images import bomb
 from PIL import Image
 from processes import TIMEOUT, error_of, finish, start, wait_until
 
@@ -21,7 +22,6 @@ from ssd_tf import (
     preprocessing,
     runtimes,
 )
-from ssd_tf.command import UserError
 from ssd_tf.detect_reading import read_image
 from ssd_tf.exporting import saved_model
 from ssd_tf.exporting.description import Model
@@ -371,8 +371,22 @@ def test_the_originals_are_never_drawn_over(trained, folder):
     assert (folder / "a.jpg").read_bytes() == before
 
 
-def test_a_bomb_is_refused_in_little_memory(trained, folder, tmp_path):
-    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+@pytest.mark.parametrize(
+    "flag, folder_name", [("--save_crops", "crops"), ("--formats=voc", "voc")]
+)
+def test_files_of_two_runs_are_never_mixed(
+    trained, folder, tmp_path, flag, folder_name
+):
+    old = tmp_path / folder_name / "old" / "a_1.jpg"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    message = error_of(*command(trained.train_dir, folder, tmp_path, flag))
+    assert f"{tmp_path / folder_name}: is not empty" in message
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [old]
+
+
+def test_a_bomb_is_told_of(trained, folder, tmp_path):
+    (tmp_path / "bomb.png").write_bytes(bomb(20_000, 20_000))
     (tmp_path / "a.jpg").write_bytes((folder / "a.jpg").read_bytes())
     output = finish(
         start(*command(trained.train_dir, tmp_path, tmp_path / "out"))
@@ -411,9 +425,3 @@ def test_an_interrupted_video_keeps_what_was_detected(trained, tmp_path):
     assert {path.name for path in out.iterdir()} == {
         *("detections.json", "detections.csv", "long.avi.mp4")
     }
-
-
-def test_a_file_of_no_detector_is_one_line(tmp_path):
-    (tmp_path / "a.tflite").write_bytes(b"no model")
-    with pytest.raises(UserError, match="a.tflite"):
-        detect_models.load(tmp_path / "a.tflite")

@@ -191,6 +191,16 @@ def test_a_link_to_the_pictures_is_refused_too(tree):
         detect_inputs.check_output_dir("link", sources)
 
 
+def test_folders_of_an_earlier_run_are_refused(tmp_path):
+    (tmp_path / "crops" / "cat").mkdir(parents=True)
+    (tmp_path / "voc").mkdir()
+    (tmp_path / "a.jpg").touch()
+    detect_inputs.check_unused(tmp_path / "new", ["crops", "voc"])
+    detect_inputs.check_unused(tmp_path, ["voc"])
+    with pytest.raises(UserError, match="crops: is not empty.* delete it or"):
+        detect_inputs.check_unused(tmp_path, ["voc", "crops"])
+
+
 @pytest.mark.parametrize(
     "text, expected",
     [
