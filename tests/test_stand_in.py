@@ -8,7 +8,9 @@ import pytest
 import stand_in_server
 import tensorflow as tf
 import urllib3
-from stand_in_server import Refusal, answer_of, as_json, inputs_of
+from stand_in_json import answer_of, as_json, inputs_of
+from stand_in_model import Behaviour, Refusal, Served
+from stand_in_rest import HTTP_STATUS
 from tensorflow.core.protobuf import meta_graph_pb2
 
 B64 = {"b64": base64.b64encode(b"\xff\x00").decode()}
@@ -49,7 +51,7 @@ def served(tmp_path_factory):
     }
     for version in ("2", "10"):
         tf.saved_model.save(small, str(folder / version), signatures)
-    return stand_in_server.Served(folder, "m", stand_in_server.Behaviour())
+    return Served(folder, "m", Behaviour())
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +271,7 @@ def test_predictions(ask):
     assert ask(path, total) == (200, expected)
 
 
-@pytest.mark.parametrize("code, status", stand_in_server.HTTP_STATUS.items())
+@pytest.mark.parametrize("code, status", HTTP_STATUS.items())
 def test_codes(served, ask, code, status):
     served.behaviour.failures = 1
     served.behaviour.failure_code = code
