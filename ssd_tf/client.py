@@ -10,267 +10,112 @@ neither TensorFlow nor the model's files.
   python -m ssd_tf.client --server=localhost:8500 --protocol=grpc --bench IMAGE
 
 measures how many images a second the server answers.
+
+  python -m ssd_tf.client --server=localhost:8501 --model_name=ssd --wait=60
+
+waits for the model, and fails where it cannot be asked by then.
 """
 
-import io
+import itertools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+import sys
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 from absl import flags
 from PIL import Image
 
-from ssd_tf import client_bench, command, drawing, files
+from ssd_tf import (
+    client_bench,
+    client_flags,
+    client_images,
+    client_outputs,
+    command,
+    detect_inputs,
+)
 from ssd_tf.command import UserError
-from ssd_tf.datasets import images, labels
-from ssd_tf.serving_requests import Asked, RequestError
+from ssd_tf.datasets import labels
+from ssd_tf.serving_requests import Asked
 from ssd_tf.serving_rest import RestClient
 
-JSON_FILE = "detections.json"
-_QUALITY = 92  # of JPEGs
+# As a shell tells of a process that SIGINT has ended.
+_EXIT_CODE_OF_CTRL_C = 130
 
 FLAGS = flags.FlagValues()
-FLAGS.set_gnu_getopt()  # flags may stand behind the images
-for _name, _default, _help in (
-    ("server", None, "HOST:PORT; TF Serving's are 8501 (REST), 8500 (gRPC)."),
-    ("model_name", "ssd", "Name of the model there."),
-    ("signature_name", "serving_default", "One that takes encoded images."),
-    ("labels", None, "The model's labels.txt [classes are called by number]."),
-    ("output_dir", None, "For pictures and JSON [detections are printed]."),
-):
-    flags.DEFINE_string(_name, _default, _help, flag_values=FLAGS)
-for _name, _default, _least, _help in (
-    ("version", None, 1, "Version of the model [the highest]."),
-    ("batch_size", 8, 1, "Images of a request."),
-    (
-        *("retries", 3, 0),
-        "Times that a request is sent again where there is no connection or "
-        "the server is too busy; by gRPC at most 4.",
-    ),
-    ("concurrency", 4, 1, "Of --bench: requests at a time."),
-):
-    flags.DEFINE_integer(_name, _default, _help, _least, flag_values=FLAGS)
-for _name, _default, _least, _help in (
-    ("min_score", 0.5, 0.0, "Smallest score that is drawn or printed."),
-    ("timeout", 30.0, 1e-3, "Seconds for a request."),
-    ("wait", 0.0, 0.0, "Seconds to wait for the server and the model."),
-    ("duration", 10.0, 1e-3, "Of --bench: seconds."),
-):
-    flags.DEFINE_float(_name, _default, _help, _least, flag_values=FLAGS)
-flags.DEFINE_enum(
-    "protocol",
-    "rest",
-    ("rest", "grpc"),
-    "grpc needs the extra ssd-tf[serving].",
-    flag_values=FLAGS,
-)
-flags.DEFINE_boolean(
-    "bench", False, "Measure the server with the images.", flag_values=FLAGS
-)
+client_flags.define(FLAGS)
 
 
-class Item(NamedTuple):
-    """An image to ask for."""
+def _detect(client, sources, bad):
+    """Prints or writes what is found, also where it ends too early.
 
-    path: pathlib.Path
-    picture: images.Picture
-
-
-def list_images(arguments: Sequence[str]) -> list[pathlib.Path]:
-    """The images that are named, and those of folders, not deeper, sorted.
-
-    Raises:
-      UserError: nothing is named, or a folder without images.
+    Returns:
+      What has ended it, or None.
     """
-    if not arguments:
-        raise UserError("no image: name images or folders of them, see --help")
-    found = []
-    for path in map(pathlib.Path, arguments):
-        inside = [path]
-        if path.is_dir():
-            inside = [
-                entry
-                for entry in sorted(path.iterdir())
-                if entry.suffix.lower() in images.SUFFIXES
-            ]
-        if not inside:
-            known = ", ".join(sorted(images.SUFFIXES))
-            raise UserError(f"{path}: no image in it ({known})")
-        found += inside
-    return list(dict.fromkeys(found))
-
-
-def read_batches(
-    paths: Sequence[pathlib.Path], batch_size: int, bad: list[str]
-) -> Iterator[list[Item]]:
-    """Images as the model reads them; a line goes to `bad` for any other."""
-    batch = []
-    for path in paths:
-        try:
-            batch.append(Item(path, images.prepare(path.read_bytes())))
-        except OSError as error:
-            bad.append(f"{path}: {error.strerror}")
-        except images.UnreadableImageError as error:
-            bad.append(f"{path}: {error}")
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def ask(
-    predict: Callable[[Sequence[bytes]], dict[str, np.ndarray]],
-    batch: Sequence[Item],
-    bad: list[str],
-) -> Iterator[tuple[Item, dict[str, np.ndarray]]]:
-    """Each image with its detections; a line goes to `bad` for any other.
-
-    A server that cannot decode an image refuses its whole batch; that is asked
-    once more, image by image.
-
-    Raises:
-      RequestError: it is not for an image that there is no answer.
-    """
-    try:
-        found = predict([item.picture.encoded for item in batch])
-    except RequestError as error:
-        if error.kind != "INVALID_ARGUMENT":
-            raise
-        if len(batch) == 1:
-            bad.append(f"{batch[0].path}: {error}")
-            return
-        for item in batch:
-            yield from ask(predict, [item], bad)
-    else:
-        for index, item in enumerate(batch):
-            yield item, {name: x[index] for name, x in found.items()}
-
-
-def describe(
-    item: Item, found: dict[str, np.ndarray], class_names: Sequence[str]
-) -> dict[str, Any]:
-    """One image's entry of detections.json, as `ssd_tf.detect` writes it.
-
-    Raises:
-      UserError: there are names, but not for every class found.
-    """
-    count = int(found["num_detections"])
-    classes = found["detection_classes"][:count].tolist()
-    if class_names and max(classes, default=0) > len(class_names):
-        raise UserError(
-            f"--labels={FLAGS.labels}: has {len(class_names)} names, but the "
-            f"model has found class {max(classes)}; take the model's own file"
-        )
-    boxes = found["detection_boxes"][:count].astype(float).round(6).tolist()
-    scores = found["detection_scores"][:count].astype(float).round(6).tolist()
-    return {
-        "file": str(item.path),
-        "height": item.picture.height,
-        "width": item.picture.width,
-        "detections": [
-            {
-                "class": label,
-                "name": class_names[label - 1] if class_names else str(label),
-                "score": score,
-                "box": box,
-            }
-            for label, score, box in zip(classes, scores, boxes, strict=True)
-        ],
-    }
-
-
-def picture_name(path: pathlib.Path) -> str:
-    """`a.gif` is drawn to `a.gif.png`; JPEG and PNG keep their names."""
-    keeps = path.suffix.lower() in (".jpg", ".jpeg", ".png")
-    return path.name if keeps else f"{path.name}.png"
-
-
-def _check_output_dir(paths):
-    """Refuses to draw over an image, or over a picture just drawn."""
-    targets = {}
-    for path in paths:
-        target = pathlib.Path(FLAGS.output_dir) / picture_name(path)
-        other = targets.setdefault(target.resolve(), path)
-        if other != path or target.resolve() == path.resolve():
-            raise UserError(
-                f"--output_dir={FLAGS.output_dir}: {path} would be drawn over "
-                f"{other}; choose another folder, or ask for one at a time"
-            )
-
-
-def _save(item, entry, class_names):
-    """Writes a picture with its detections."""
-    found = entry["detections"]
-    with Image.open(io.BytesIO(item.picture.encoded)) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    drawn = drawing.draw_detections(
-        pixels,
-        *([each[key] for each in found] for key in ("box", "score", "class")),
-        class_names,
+    output = client_outputs.Output(
+        pathlib.Path(FLAGS.output_dir) if FLAGS.output_dir else None,
+        labels.read(FLAGS.labels) if FLAGS.labels else [],
+        FLAGS.labels,
         FLAGS.min_score,
     )
-    path = pathlib.Path(FLAGS.output_dir) / picture_name(item.path)
-    with files.replace_file(path) as temporary:
-        kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
-        drawn.save(temporary, kind, quality=_QUALITY)
-
-
-def _detect(client, paths, bad):
-    """Prints or writes what is found."""
-    class_names = labels.read(FLAGS.labels) if FLAGS.labels else []
-    entries = []
-    with command.progress("detecting", len(paths)) as advance:
-        for batch in read_batches(paths, FLAGS.batch_size, bad):
-            for item, found in ask(client.predict, batch, bad):
-                entries.append(describe(item, found, class_names))
-                _show(item, entries[-1], class_names)
-            advance(len(batch))
-    if FLAGS.output_dir:
-        result = {"class_names": class_names, "images": entries}
-        files.write_json(pathlib.Path(FLAGS.output_dir) / JSON_FILE, result)
-    objects = sum(len(_objects(entry)) for entry in entries)
+    pictures, objects, ended_by = 0, 0, None
+    with (
+        client_outputs.showing(output) as show,
+        command.progress("detecting", len(sources)) as advance,
+    ):
+        try:
+            for batch in _read_batches(sources, bad):
+                answers = client_images.ask(client.predict, batch, bad)
+                for item, found in answers:
+                    objects += show(item, found)
+                    pictures += 1
+                advance(len(batch))
+        except (UserError, KeyboardInterrupt) as error:
+            # Without any, a file from before is worth more.
+            if not pictures:
+                raise
+            ended_by = error
     where = f" in {FLAGS.output_dir}" if FLAGS.output_dir else ""
     command.say(
-        f"{objects} objects with score >= {FLAGS.min_score} on {len(entries)} "
+        f"{objects} objects with score >= {FLAGS.min_score} on {pictures} "
         f"images ({len(bad)} not readable){where}"
     )
+    return ended_by
 
 
-def _show(item, entry, class_names):
-    if FLAGS.output_dir:
-        _save(item, entry, class_names)
-    else:
-        command.say(_line(entry))
-
-
-def _objects(entry):
-    return [x for x in entry["detections"] if x["score"] >= FLAGS.min_score]
-
-
-def _line(entry):
-    """An image and what is on it, best first."""
-    told = (f"{x['name']} {x['score']:.2f} {x['box']}" for x in _objects(entry))
-    return f"{entry['file']}: {', '.join(told) or 'nothing'}"
-
-
-def _bench(client, paths, bad):
-    """Measures and prints."""
-    batches = [
-        [item.picture.encoded for item in batch]
-        for batch in read_batches(paths, FLAGS.batch_size, bad)
-    ]
-    if not batches:
-        return
-    result = client_bench.measure(
-        client.predict, batches, FLAGS.concurrency, FLAGS.duration
+def _read_batches(sources, bad):
+    max_pixels = FLAGS.max_image_megapixels * 10**6
+    return client_images.read_batches(
+        sources, FLAGS.batch_size, bad, max_pixels
     )
+
+
+def _bench(client, sources, bad):
+    """Measures and prints.
+
+    Returns:
+      An error where nothing was answered, else None.
+    """
+    batches = itertools.islice(
+        _read_batches(sources, bad), client_flags.BENCH_BATCHES
+    )
+    requests = [
+        client_bench.Request(
+            client.prepare([item.picture.encoded for item in batch]),
+            len(batch),
+        )
+        for batch in batches
+    ]
+    if not requests:
+        return None
+    result = client_bench.measure(requests, FLAGS.concurrency, FLAGS.duration)
     client_bench.print_table(
         f"{FLAGS.server} by {FLAGS.protocol}, {FLAGS.concurrency} requests of "
-        f"{len(batches[0])} images at a time",
+        f"{requests[0].images} images at a time",
         result,
     )
+    if result.images:
+        return None
+    return UserError(f"--bench: {FLAGS.server} has answered no request")
 
 
 def connect(asked: Asked, protocol: str) -> Any:
@@ -300,9 +145,12 @@ def main(arguments: Sequence[str]) -> None:
       arguments: images and folders of images.
     """
     command.require(FLAGS, "server", "model_name")
-    paths = list_images(arguments)
+    only_waits = not arguments and FLAGS["wait"].present
+    sources = [] if only_waits else client_images.find(arguments)
     if FLAGS.output_dir:
-        _check_output_dir(paths)
+        detect_inputs.check_output_dir(FLAGS.output_dir, sources)
+    # Pillow's own limit only warns; headers are compared with ours.
+    Image.MAX_IMAGE_PIXELS = None
     asked = Asked(
         FLAGS.server,
         FLAGS.model_name,
@@ -310,15 +158,34 @@ def main(arguments: Sequence[str]) -> None:
         FLAGS.signature_name,
         FLAGS.timeout,
         FLAGS.retries,
-        FLAGS.concurrency,
     )
     client = connect(asked, FLAGS.protocol)
     client.wait_until_available(FLAGS.wait)
+    if only_waits:
+        command.say(f"{FLAGS.server}: {FLAGS.model_name} can be asked")
+        return
     bad = []
-    (_bench if FLAGS.bench else _detect)(client, paths, bad)
+    ended_by = (_bench if FLAGS.bench else _detect)(client, sources, bad)
     for line in bad:
         command.say(f"not readable: {line}")
-    if len(bad) == len(paths):
+    _end(ended_by, len(bad) == len(sources))
+
+
+def _end(ended_by, all_bad):
+    """Ends with the exit code of what has ended it.
+
+    Raises:
+      UserError: not all was done, or nothing.
+    """
+    kept = ""
+    if FLAGS.output_dir and not FLAGS.bench:
+        kept = f"; what was found until then is in {FLAGS.output_dir}"
+    if isinstance(ended_by, KeyboardInterrupt):
+        command.say(f"interrupted{kept}")
+        sys.exit(_EXIT_CODE_OF_CTRL_C)
+    if ended_by:
+        raise UserError(f"{ended_by}{kept}") from ended_by
+    if all_bad:
         raise UserError("no image could be read, see above")
 
 

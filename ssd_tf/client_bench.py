@@ -4,11 +4,12 @@ Knows nothing of protocols: what is measured is a function that may fail.
 """
 
 import collections
-import concurrent.futures
 import itertools
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent import futures
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,13 @@ from ssd_tf.serving_requests import RequestError
 PERCENTILES = (50, 90, 95, 99)
 # Of each thread, not counted: the first opens its connection.
 WARMUP_REQUESTS = 2
+
+
+class Request(NamedTuple):
+    """What is asked, ready to be sent."""
+
+    ask: Callable[[], object]  # may raise `RequestError`
+    images: int
 
 
 class Sent(NamedTuple):
@@ -39,8 +47,7 @@ class Result(NamedTuple):
 
 
 def measure(
-    predict: Callable[[Sequence[bytes]], object],
-    batches: Sequence[Sequence[bytes]],
+    requests: Sequence[Request],
     concurrency: int,
     duration: float,
     clock: Callable[[], float] = time.perf_counter,
@@ -48,45 +55,62 @@ def measure(
     """Asks again and again; a request that fails is counted, too.
 
     Args:
-      predict: of encoded images; may raise `RequestError`.
-      batches: of images; every thread asks them in turn.
+      requests: every thread asks them in turn.
       concurrency: requests at a time, each from a thread of its own.
       duration: seconds after which no request is begun any more.
       clock: seconds.
     """
 
-    def warm_up(_: int) -> None:
-        for batch in itertools.islice(
-            itertools.cycle(batches), WARMUP_REQUESTS
-        ):
-            _send(predict, batch, clock)
-
-    def ask(end: float) -> list[Sent]:
-        turns, sent = itertools.cycle(batches), []
-        while clock() < end and not stopped.is_set():
-            sent.append(_send(predict, next(turns), clock))
+    def ask(turns: Iterable[Request], end: float) -> list[Sent]:
+        sent = []
+        for request in turns:
+            if stopped.is_set() or clock() >= end:
+                break
+            sent.append(_send(request, clock))
         return sent
 
+    def in_threads(count: int | None, end: float) -> list[Sent]:
+        """What all threads have sent."""
+        begun = [
+            _begin(ask, itertools.islice(itertools.cycle(requests), count), end)
+            for _ in range(concurrency)
+        ]
+        return [sent for each in begun for sent in each.result()]
+
     stopped = threading.Event()
-    with concurrent.futures.ThreadPoolExecutor(concurrency) as pool:
+    try:
+        in_threads(WARMUP_REQUESTS, math.inf)
+        start = clock()
+        sent = in_threads(None, start + duration)
+        return summary(sent, clock() - start)
+    finally:
+        stopped.set()
+
+
+def _begin(function, *args) -> futures.Future:
+    """Calls a function in a thread that nobody waits for at the end.
+
+    Or who presses Ctrl-C would wait for answers that may never come.
+    """
+
+    def call() -> None:
         try:
-            list(pool.map(warm_up, range(concurrency)))
-            start = clock()
-            threads = pool.map(ask, [start + duration] * concurrency)
-            sent = list(itertools.chain.from_iterable(threads))
-            return summary(sent, clock() - start)
-        finally:
-            # Or whoever presses Ctrl-C would wait for the end.
-            stopped.set()
+            future.set_result(function(*args))
+        except BaseException as error:
+            future.set_exception(error)
+
+    future = futures.Future()
+    threading.Thread(target=call, daemon=True).start()
+    return future
 
 
-def _send(predict, batch, clock) -> Sent:
+def _send(request, clock) -> Sent:
     start, error = clock(), None
     try:
-        predict(batch)
+        request.ask()
     except RequestError as raised:
         error = raised.kind
-    return Sent(clock() - start, len(batch), error)
+    return Sent(clock() - start, request.images, error)
 
 
 def summary(sent: Sequence[Sent], seconds: float) -> Result:

@@ -3,7 +3,8 @@
 What is asked and what can go wrong: `ssd_tf.serving_requests`.
 """
 
-import json
+import re
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from tensorflow.core.framework import types_pb2
 from ssd_tf import command
 from ssd_tf.serving_requests import (
     BACKOFF,
+    BROKEN,
     INPUT,
     LONGEST_BACKOFF,
     OUTPUTS,
@@ -23,16 +25,25 @@ from ssd_tf.serving_requests import (
     Asked,
     RequestError,
     Signature,
+    ask_again,
     no_detections,
     other_protocol,
     split,
     wait_until_available,
 )
 
-# gRPC allows no more.
-MAX_ATTEMPTS = 5
-# Of a request that may be sent again; by default 256 kB, a picture or two.
-_RETRY_BUFFER_BYTES = 1 << 30
+# Of gRPC's words, in which alone it tells these apart: there is no connection,
+# or it broke. A proxy in between has the second kind, too.
+_UNREACHABLE = re.compile("failed to connect|resolving|resolution")
+_BROKEN = re.compile("closed|removed|reset|broken pipe|goaway|ping", re.I)
+_OPTIONS = [
+    # Messages of any size.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # Whoever waits for a server wants to know soon that it is there.
+    ("grpc.initial_reconnect_backoff_ms", round(1000 * BACKOFF)),
+    ("grpc.max_reconnect_backoff_ms", round(1000 * LONGEST_BACKOFF)),
+]
 
 
 def _api(name: str):
@@ -57,11 +68,22 @@ class GrpcClient:
         """
         split(asked.server)
         self._asked = asked
-        channel = grpc.insecure_channel(asked.server, _options(asked.retries))
+        channel = grpc.insecure_channel(asked.server, _OPTIONS)
         self._predictions = prediction_service_pb2_grpc.PredictionServiceStub(
             channel
         )
         self._models = model_service_pb2_grpc.ModelServiceStub(channel)
+
+    def prepare(self, images: Sequence[bytes]) -> Callable[[], Any]:
+        """What asks for the detections; see `RestClient.prepare`."""
+        request = predict_pb2.PredictRequest(output_filter=OUTPUTS)
+        self._name(request).signature_name = self._asked.signature_name
+        request.inputs[INPUT].CopyFrom(
+            tf.make_tensor_proto(list(images), tf.string, [len(images)])
+        )
+        return lambda: self._detections(
+            self._ask(self._predictions.Predict, request)
+        )
 
     def predict(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
         """Detections on encoded images; see `RestClient.predict`.
@@ -69,25 +91,13 @@ class GrpcClient:
         Raises:
           RequestError: no answer, or another one.
         """
-        request = predict_pb2.PredictRequest(output_filter=OUTPUTS)
-        self._name(request).signature_name = self._asked.signature_name
-        request.inputs[INPUT].CopyFrom(
-            tf.make_tensor_proto(list(images), tf.string, [len(images)])
-        )
-        answer = self._ask(self._predictions.Predict, request)
-        try:
-            return {
-                name: tf.make_ndarray(answer.outputs[name]).astype(dtype)
-                for name, dtype in OUTPUTS.items()
-            }
-        except (TypeError, ValueError) as error:
-            raise no_detections(self._asked) from error
+        return self.prepare(images)()
 
-    def states(self) -> dict[str, str]:
-        """Number of each version -> its state, such as LOADING."""
+    def states(self, seconds: float | None = None) -> dict[str, str]:
+        """Number of each version -> its state; see `RestClient.states`."""
         request = status_pb2.GetModelStatusRequest()
         self._name(request)
-        answer = self._ask(self._models.GetModelStatus, request)
+        answer = self._ask(self._models.GetModelStatus, request, seconds)
         name_of = status_pb2.ModelVersionStatus.State.Name
         return {
             str(each.version): name_of(each.state)
@@ -126,34 +136,29 @@ class GrpcClient:
             spec.version.value = self._asked.version
         return spec
 
-    def _ask(self, method: Callable[..., Any], request: Any) -> Any:
+    def _detections(self, answer):
         try:
-            return method(request, timeout=self._asked.timeout)
-        except grpc.RpcError as error:
-            code, said = error.code().name, error.details() or ""
-            raise _explained(code, said, self._asked) from error
+            return {
+                name: tf.make_ndarray(answer.outputs[name]).astype(dtype)
+                for name, dtype in OUTPUTS.items()
+            }
+        except (TypeError, ValueError) as error:
+            raise no_detections(self._asked) from error
 
+    def _ask(
+        self,
+        method: Callable[..., Any],
+        request: Any,
+        seconds: float | None = None,
+    ) -> Any:
+        def ask(deadline: float) -> Any:
+            try:
+                return method(request, timeout=deadline - time.monotonic())
+            except grpc.RpcError as error:
+                code, said = error.code().name, error.details() or ""
+                raise _explained(code, said, self._asked) from error
 
-def _options(retries: int) -> list[tuple[str, Any]]:
-    """Of a channel: messages of any size, and what is tried again."""
-    policy = {
-        "maxAttempts": min(1 + retries, MAX_ATTEMPTS),
-        "initialBackoff": f"{BACKOFF}s",
-        "maxBackoff": f"{LONGEST_BACKOFF}s",
-        "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
-    }
-    methods = {"name": [{}], "retryPolicy": policy}
-    config = {"methodConfig": [methods] if retries else []}
-    return [
-        ("grpc.max_receive_message_length", -1),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.per_rpc_retry_buffer_size", _RETRY_BUFFER_BYTES),
-        ("grpc.service_config", json.dumps(config)),
-        # Whoever waits for a server wants to know soon that it is there.
-        ("grpc.initial_reconnect_backoff_ms", round(1000 * BACKOFF)),
-        ("grpc.max_reconnect_backoff_ms", round(1000 * LONGEST_BACKOFF)),
-    ]
+        return ask_again(ask, self._asked, seconds or self._asked.timeout)
 
 
 def _explained(code: str, said: str, asked: Asked) -> RequestError:
@@ -161,9 +166,11 @@ def _explained(code: str, said: str, asked: Asked) -> RequestError:
     if code == "UNAVAILABLE":
         if "HTTP/2" in said or "http1" in said:
             return other_protocol("gRPC", "rest", asked)
-        if "connect" in said or "resolv" in said:
+        if _UNREACHABLE.search(said):
             said = said.rpartition(": ")[2].rstrip("]")
             return RequestError(UNREACHABLE, said, asked)
+        if _BROKEN.search(said):
+            return RequestError(BROKEN, said, asked)
     if code == "UNIMPLEMENTED":
         said = f"speaks gRPC, but is no TensorFlow Serving ({said})"
         return RequestError(PROTOCOL, said, asked)

@@ -4,14 +4,17 @@ REST answers with gRPC's codes as HTTP statuses, so that both tell of an error
 in the same words. Nothing here needs TensorFlow.
 """
 
+import ipaddress
 import re
 import time
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ssd_tf.command import UserError
+
+Answer = TypeVar("Answer")
 
 INPUT = "image_bytes"
 INPUTS = {INPUT: "DT_STRING"}
@@ -24,10 +27,18 @@ OUTPUTS = {
 # Kinds of errors that are none of gRPC's codes.
 UNREACHABLE, PROTOCOL, LOADING = "UNREACHABLE", "PROTOCOL", "LOADING"
 SIGNATURE, TOO_LARGE = "SIGNATURE", "TOO_LARGE"
+# What has become of the request is not known: it is not sent once more, as an
+# image that ends one server would end the next one, too.
+BROKEN, GATEWAY, WAITED = "BROKEN", "GATEWAY", "WAITED"
 _MESSAGES = {
     UNREACHABLE: "--server={asked.server}: {said}; is a server running there? "
     "--wait=60 waits for it",
     PROTOCOL: "--server={asked.server}: {said}",
+    BROKEN: "--server={asked.server}: the connection broke before there was "
+    "an answer ({said})",
+    GATEWAY: "--server={asked.server}: what answers in its place had no "
+    "answer from it ({said})",
+    WAITED: "{said}",
     LOADING: "--model_name={asked.model_name}: is known to {asked.server} but "
     "not available ({said}); --wait=60 waits for it",
     SIGNATURE: "--signature_name={asked.signature_name}: {said}",
@@ -42,7 +53,9 @@ _NO_DETECTIONS = f"does not answer with {', '.join(OUTPUTS)} for each image"
 _OTHER = "--server={asked.server}: {kind}: {said}"
 # What a server that is starting says; everything else stays as it is.
 _PASSING = (UNREACHABLE, LOADING, "UNAVAILABLE", "NOT_FOUND")
-_PASSING += ("DEADLINE_EXCEEDED",)
+_PASSING += ("DEADLINE_EXCEEDED", BROKEN, GATEWAY)
+# Nothing has been done yet for who is told so.
+_NOT_BEGUN = (UNREACHABLE, "UNAVAILABLE", "RESOURCE_EXHAUSTED")
 # Seconds before another try, and between two looks at a model's state.
 BACKOFF, LONGEST_BACKOFF, _POLL = 0.1, 2.0, 0.25
 
@@ -54,9 +67,8 @@ class Asked(NamedTuple):
     model_name: str = "ssd"
     version: int | None = None  # the highest that is served
     signature_name: str = "serving_default"
-    timeout: float = 30.0  # seconds of a request
+    timeout: float = 30.0  # seconds of a request with all its retries
     retries: int = 3
-    connections: int = 1  # requests at a time
 
 
 class Signature(NamedTuple):
@@ -92,18 +104,54 @@ def _shortened(said: str) -> str:
 
 
 def split(server: str) -> tuple[str, int]:
-    """Host and port.
+    """Host and port; an IPv6 address has its brackets.
 
     Raises:
       UserError: it is not HOST:PORT.
     """
     host, _, port = server.rpartition(":")
-    is_port = port.isdecimal() and int(port) < 1 << 16
-    if not host or "/" in server or not is_port:
+    is_port = port.isdecimal() and 0 < int(port) < 1 << 16
+    if not is_port or not _is_host(host):
         raise UserError(
             f"--server={server}: expected HOST:PORT, such as localhost:8501"
         )
     return host, int(port)
+
+
+def _is_host(host):
+    try:
+        if host.startswith("[") and host.endswith("]"):
+            return bool(ipaddress.IPv6Address(host[1:-1]))
+        # Names of domains have parts of 1 to 63 characters.
+        return bool(re.fullmatch(r"[\w.-]+", host) and host.encode("idna"))
+    except ValueError:
+        return False
+
+
+def ask_again(
+    ask: Callable[[float], Answer], asked: Asked, seconds: float
+) -> Answer:
+    """Asks; and again where a server has not begun with the request.
+
+    Args:
+      ask: of the time on `time.monotonic` by which it must have ended.
+      asked: how often.
+      seconds: for all of it.
+
+    Raises:
+      RequestError: the last one.
+    """
+    deadline = time.monotonic() + seconds
+    pause, retries = BACKOFF, asked.retries
+    while True:
+        try:
+            return ask(deadline)
+        except RequestError as error:
+            is_late = time.monotonic() + pause >= deadline
+            if error.kind not in _NOT_BEGUN or is_late or not retries:
+                raise
+        time.sleep(pause)
+        pause, retries = min(2 * pause, LONGEST_BACKOFF), retries - 1
 
 
 def other_protocol(spoken: str, other: str, asked: Asked) -> RequestError:
@@ -134,15 +182,29 @@ def wait_until_available(
       RequestError: what was wrong at the end.
     """
     deadline = time.monotonic() + seconds
+    timeout = min(asked.timeout, seconds or asked.timeout)
     while True:
         try:
-            _check_states(client.states(), asked)
+            _check_states(client.states(timeout), asked)
             break
         except RequestError as error:
-            if error.kind not in _PASSING or time.monotonic() >= deadline:
+            left = deadline - time.monotonic() - _POLL
+            if error.kind not in _PASSING or not seconds:
                 raise
+            # Less time would only turn what was wrong into a lack of time.
+            if left < _POLL:
+                raise _waited_for(error, asked, seconds) from None
         time.sleep(_POLL)
+        timeout = min(asked.timeout, left)
     _check_signature(client.signatures(), asked)
+
+
+def _waited_for(error, asked, seconds):
+    """The error at the end, which is that of --wait if there is no answer."""
+    if error.kind != "DEADLINE_EXCEEDED":
+        return error
+    said = f"{asked.server} has not answered within so many seconds"
+    return RequestError(WAITED, f"--wait={seconds:g}: {said}", asked)
 
 
 def _check_states(states: Mapping[str, str], asked: Asked) -> None:

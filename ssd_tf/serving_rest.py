@@ -1,19 +1,17 @@
 """Asks TensorFlow Serving by REST, without TensorFlow."""
 
 import base64
-import http.client
 import json
 import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import urllib3
-from urllib3 import exceptions
 
+from ssd_tf import serving_http
 from ssd_tf.serving_requests import (
-    BACKOFF,
-    LONGEST_BACKOFF,
+    BROKEN,
+    GATEWAY,
     OUTPUTS,
     PROTOCOL,
     TOO_LARGE,
@@ -21,6 +19,7 @@ from ssd_tf.serving_requests import (
     Asked,
     RequestError,
     Signature,
+    ask_again,
     no_detections,
     other_protocol,
     split,
@@ -38,7 +37,15 @@ _CODES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-_RETRIED = (429, 503, 504)
+# Of answers without TensorFlow Serving's JSON: a proxy's, whose server starts,
+# is gone or takes too long.
+_CODES_OF_PROXIES = {
+    413: TOO_LARGE,
+    429: "RESOURCE_EXHAUSTED",
+    502: GATEWAY,
+    503: "UNAVAILABLE",
+    504: GATEWAY,
+}
 
 
 class RestClient:
@@ -51,26 +58,26 @@ class RestClient:
           UserError: the server is not HOST:PORT.
         """
         self._asked = asked
-        host, port = split(asked.server)
-        self._pool = urllib3.HTTPConnectionPool(
-            host,
-            port,
-            timeout=urllib3.Timeout(total=asked.timeout),
-            maxsize=asked.connections,
-            retries=_Retry(
-                asked.retries,
-                allowed_methods=None,  # to detect again does no harm
-                status_forcelist=_RETRIED,
-                backoff_factor=BACKOFF,
-                backoff_max=LONGEST_BACKOFF,
-                raise_on_status=False,
-                # Would wait for as long as the server likes.
-                respect_retry_after_header=False,
-            ),
-        )
+        self._server = serving_http.Server(*split(asked.server))
         self._path = f"/v1/models/{urllib.parse.quote(asked.model_name, '')}"
         if asked.version is not None:
             self._path += f"/versions/{asked.version}"
+
+    def prepare(self, images: Sequence[bytes]) -> Callable[[], Any]:
+        """What asks for the detections on encoded images, at least one.
+
+        It may be called more than once, and in any thread; see `predict`.
+        """
+        body = {
+            "signature_name": self._asked.signature_name,
+            "instances": [
+                {"b64": base64.b64encode(image).decode()} for image in images
+            ],
+        }
+        data = json.dumps(body).encode()
+        return lambda: self._detections(
+            self._ask(_rows, "POST", ":predict", data)
+        )
 
     def predict(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
         """Detections on encoded images, at least one.
@@ -83,24 +90,15 @@ class RestClient:
         Raises:
           RequestError: no answer, or another one.
         """
-        body = {
-            "signature_name": self._asked.signature_name,
-            "instances": [
-                {"b64": base64.b64encode(image).decode()} for image in images
-            ],
-        }
-        rows = self._ask(_rows, "POST", ":predict", json.dumps(body))
-        try:
-            return {
-                name: np.array([row[name] for row in rows], dtype)
-                for name, dtype in OUTPUTS.items()
-            }
-        except (KeyError, TypeError, ValueError) as error:
-            raise no_detections(self._asked) from error
+        return self.prepare(images)()
 
-    def states(self) -> dict[str, str]:
-        """Number of each version -> its state, such as LOADING."""
-        return self._ask(_states, "GET")
+    def states(self, seconds: float | None = None) -> dict[str, str]:
+        """Number of each version -> its state, such as LOADING.
+
+        Args:
+          seconds: to wait for the answer; None: as for every request.
+        """
+        return self._ask(_states, "GET", seconds=seconds)
 
     def signatures(self) -> dict[str, Signature]:
         """Signatures by their names."""
@@ -110,36 +108,67 @@ class RestClient:
         """Waits for the model; see `wait_until_available`."""
         wait_until_available(self, self._asked, seconds)
 
+    def _detections(self, rows):
+        try:
+            return {
+                name: np.array([row[name] for row in rows], dtype)
+                for name, dtype in OUTPUTS.items()
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise no_detections(self._asked) from error
+
     def _ask(
         self,
         read: Callable[[Any], Any],
         method: str,
         what: str = "",
-        body: str | None = None,
+        body: bytes | None = None,
+        seconds: float | None = None,
     ) -> Any:
         """What is read from the JSON of an answer."""
-        try:
-            answer = self._pool.request(
-                method, self._path + what, body=body, redirect=False
-            )
-        except exceptions.HTTPError as error:
-            raise _unanswered(error, self._asked) from error
-        good = answer.status == 200
-        try:
-            content = json.loads(answer.data.decode(errors="replace"))
-            found = read(content) if good else str(content["error"])
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            quote = answer.data[:60].decode(errors="replace")
-            said = (
-                "answers, but not as TensorFlow Serving does (HTTP "
-                f"{answer.status}, {quote!r}); its REST port is 8501 unless "
-                "it was told another"
-            )
-            raise RequestError(PROTOCOL, said, self._asked) from error
-        if not good:
-            code = _CODES.get(answer.status, f"HTTP {answer.status}")
-            raise RequestError(code, found, self._asked)
-        return found
+
+        def ask(deadline: float) -> Any:
+            answer = _answer(self._server, deadline, request, self._asked)
+            return _content(answer, read, self._asked)
+
+        request = method, self._path + what, body
+        return ask_again(ask, self._asked, seconds or self._asked.timeout)
+
+
+def _answer(server, deadline, request, asked) -> serving_http.Answer:
+    try:
+        return server.request(deadline, *request)
+    except TimeoutError as error:
+        said = "no answer"
+        raise RequestError("DEADLINE_EXCEEDED", said, asked) from error
+    except serving_http.UnreachableError as error:
+        raise RequestError(UNREACHABLE, str(error), asked) from error
+    except serving_http.BrokenError as error:
+        raise RequestError(BROKEN, str(error), asked) from error
+    except serving_http.NoHttpError as error:
+        raise other_protocol("HTTP", "grpc", asked) from error
+
+
+def _content(answer: serving_http.Answer, read, asked: Asked) -> Any:
+    """What is read from good JSON."""
+    status = answer.status
+    text = answer.content.decode(errors="replace")
+    try:
+        content = json.loads(text)
+        found = read(content) if status == 200 else str(content["error"])
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        said = f"HTTP {status}, {text[:60]!r}"
+        if status in _CODES_OF_PROXIES:
+            code = _CODES_OF_PROXIES[status]
+            raise RequestError(code, said, asked) from error
+        said = (
+            f"answers, but not as TensorFlow Serving does ({said}); its REST "
+            "port is 8501 unless it was told another"
+        )
+        raise RequestError(PROTOCOL, said, asked) from error
+    if status != 200:
+        raise RequestError(_CODES.get(status, f"HTTP {status}"), found, asked)
+    return found
 
 
 def _rows(content):
@@ -160,28 +189,3 @@ def _signatures(content):
         )
         for name, each in found.items()
     }
-
-
-class _Retry(urllib3.Retry):
-    """Does not try again when the time is over."""
-
-    def increment(self, *args, error=None, **kwargs):
-        timed_out = isinstance(error, exceptions.TimeoutError)
-        if timed_out and not isinstance(error, exceptions.NewConnectionError):
-            raise error
-        return super().increment(*args, error=error, **kwargs)
-
-
-def _unanswered(error: exceptions.HTTPError, asked: Asked) -> RequestError:
-    """The error of a connection that brought no answer."""
-    reason = getattr(error, "reason", None) or error
-    if isinstance(reason, exceptions.NewConnectionError):
-        why = str(reason).rpartition(": ")[2]
-        return RequestError(UNREACHABLE, why, asked)
-    if isinstance(reason, exceptions.TimeoutError):
-        return RequestError("DEADLINE_EXCEEDED", "no answer", asked)
-    cause = reason.args[-1] if reason.args else reason
-    lost = isinstance(cause, http.client.RemoteDisconnected)
-    if isinstance(cause, http.client.BadStatusLine) and not lost:
-        return other_protocol("HTTP", "grpc", asked)
-    return RequestError(UNREACHABLE, f"the connection broke ({cause})", asked)

@@ -5,10 +5,14 @@ import http.server
 import io
 import itertools
 import json
+import os
 import pathlib
 import re
 import signal
+import socket
+import sys
 import threading
+import time
 
 import hostile_images
 import numpy as np
@@ -27,7 +31,20 @@ from processes import (
     wait_until,
 )
 
-from ssd_tf import client, client_bench, command, export, serving
+from ssd_tf import (
+    client,
+    client_bench,
+    client_flags,
+    client_images,
+    client_outputs,
+    command,
+    export,
+    picture_files,
+    serving,
+    serving_requests,
+)
+from ssd_tf.client_images import Item, Source
+from ssd_tf.command import UserError
 from ssd_tf.datasets import images
 from ssd_tf.serving_requests import OUTPUTS, Asked, RequestError
 
@@ -152,20 +169,121 @@ def test_rest_keeps_its_connection(served, pictures):
         assert served.behaviour.predictions == 3
 
 
-@pytest.mark.parametrize("status", [429, 503, 504])
-def test_rest_asks_a_busy_server_again(served, pictures, expected, status):
-    codes = {x: code for code, x in stand_in_server.HTTP_STATUS.items()}
-    with standing_in(served, failures=2, failure_code=codes[status]) as ports:
-        assert_found(connect("rest", ports).predict(pictures), expected)
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
+def test_a_busy_server_is_asked_again(
+    served, pictures, expected, protocol, code
+):
+    with standing_in(served, failures=2, failure_code=code) as ports:
+        assert_found(connect(protocol, ports).predict(pictures), expected)
         assert served.behaviour.predictions == 3
 
 
-def test_a_busy_server_is_asked_again(served, pictures, expected, protocol):
-    # More than gRPC would keep by itself to send it again.
-    long = [picture + bytes(300_000) for picture in pictures]
-    with standing_in(served, failures=2) as ports:
-        assert_found(connect(protocol, ports).predict(long), expected)
-        assert served.behaviour.predictions == 3
+def test_no_number_of_retries_is_too_large(
+    served, pictures, expected, protocol, monkeypatch
+):
+    monkeypatch.setattr(serving_requests, "BACKOFF", 0.001)
+    with standing_in(served, failures=7) as ports:
+        asking = connect(protocol, ports, retries=10**9)
+        assert_found(asking.predict(pictures), expected)
+        assert served.behaviour.predictions == 8
+
+
+@pytest.mark.parametrize("code", ["DEADLINE_EXCEEDED", "INTERNAL"])
+def test_what_was_begun_is_not_asked_again(served, pictures, protocol, code):
+    with standing_in(served, failures=1, failure_code=code) as ports:
+        error = error_of_asking(protocol, ports, pictures)
+        assert error.kind == code
+        assert served.behaviour.predictions == 1
+
+
+def test_retries_have_one_deadline(served, pictures, protocol):
+    with standing_in(served, failures=1000, delay=0.3) as ports:
+        asking = connect(protocol, ports, timeout=1.0, retries=1000)
+        start = time.monotonic()
+        with pytest.raises(RequestError) as raised:
+            asking.predict(pictures)
+        assert time.monotonic() - start < 1.5
+        assert raised.value.kind in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+        assert 2 <= served.behaviour.predictions <= 3
+
+
+def test_an_answer_that_trickles_is_too_late(served, pictures):
+    with standing_in(served, trickle=0.01) as ports:
+        start = time.monotonic()
+        with pytest.raises(RequestError, match="--timeout=0.5: ") as raised:
+            connect("rest", ports, timeout=0.5).predict(pictures)
+        assert time.monotonic() - start < 2
+        assert raised.value.kind == "DEADLINE_EXCEEDED"
+
+
+def test_an_image_that_ends_a_server_ends_no_other_one(served, pictures):
+    with standing_in(served, drops=1) as ports:
+        error = error_of_asking("rest", ports, pictures)
+        assert error.kind == "BROKEN" and "connection broke" in str(error)
+        assert served.behaviour.predictions == 1
+
+
+def test_by_grpc_neither(pictures):
+    """A server that says that it speaks HTTP/2, and is gone."""
+    pytest.importorskip("tensorflow_serving.apis")
+    settings = bytes(3) + b"\x04" + bytes(5)
+    requests = []
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                with listener.accept()[0] as connection:
+                    connection.sendall(settings)
+                    received = b""
+                    while b"PredictionService/Predict" not in received:
+                        received += connection.recv(1 << 20)
+                    requests.append(received)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        asking = connect("grpc", f"127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(RequestError, match="connection broke") as raised:
+            asking.predict(pictures)
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert raised.value.kind == "BROKEN" and len(requests) == 1
+
+
+@pytest.mark.parametrize(
+    "status, kind, asked",
+    [
+        (413, "TOO_LARGE", 1),
+        (429, "RESOURCE_EXHAUSTED", 2),
+        (502, "GATEWAY", 1),
+        (503, "UNAVAILABLE", 2),
+        (504, "GATEWAY", 1),
+    ],
+)
+def test_what_a_proxy_says(served, pictures, status, kind, asked):
+    with standing_in(served, pages=9, page_status=status) as ports:
+        with pytest.raises(RequestError) as raised:
+            connect("rest", ports, retries=1).predict(pictures)
+        assert raised.value.kind == kind
+        assert f"HTTP {status}, '<html>Service" in str(raised.value)
+        assert served.behaviour.pages == 9 - asked
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_server_that_starts_behind_a_proxy_is_waited_for(served, status):
+    with standing_in(served, pages=6, page_status=status) as ports:
+        connect("rest", ports, retries=1).wait_until_available(60)
+        assert served.behaviour.pages == 0
+
+
+def test_waiting_ends_although_nobody_answers(protocol):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        asking = connect(protocol, f"127.0.0.1:{port}", timeout=20)
+        start = time.monotonic()
+        with pytest.raises(RequestError, match="--wait=0.6: 127.0.0.1:"):
+            asking.wait_until_available(0.6)
+        assert time.monotonic() - start < 3
 
 
 @pytest.mark.parametrize("retries, asked", [(0, 1), (1, 2)])
@@ -317,13 +435,15 @@ def test_more_images_than_the_server_takes(served, pictures, protocol):
         # It is not taken for an image that cannot be decoded.
         bad, batch = [], items(pictures)
         with pytest.raises(RequestError):
-            list(client.ask(connect(protocol, ports).predict, batch, bad))
+            list(
+                client_images.ask(connect(protocol, ports).predict, batch, bad)
+            )
         assert not bad
 
 
 def items(encoded):
     return [
-        client.Item(pathlib.Path(f"{k}.jpg"), images.Picture(each, 1, 1))
+        Item(Source(pathlib.Path(f"{k}.jpg"), ""), images.Picture(each, 1, 1))
         for k, each in enumerate(encoded)
     ]
 
@@ -335,14 +455,35 @@ def test_an_image_that_the_server_cannot_decode(
     bad = []
     with standing_in(served) as ports:
         predict = connect(protocol, ports).predict
-        found = list(client.ask(predict, batch, bad))
+        found = list(client_images.ask(predict, batch, bad))
         assert served.behaviour.predictions == 1 + len(batch)
     (line,) = bad
-    assert line.startswith("1.jpg: ") and "Unknown image file format" in line
-    assert [item.path.name for item, _ in found] == ["0.jpg", "2.jpg", "3.jpg"]
+    assert line.startswith("1.jpg: ") and "INVALID_ARGUMENT: " in line
+    names = [item.source.file for item, _ in found]
+    assert names == ["0.jpg", "2.jpg", "3.jpg"]
     for index, (_, each) in enumerate(found):
         for name, value in expected.items():
             np.testing.assert_allclose(each[name], value[index], atol=1e-6)
+
+
+def test_a_broken_model_is_not_blamed_on_images(served, pictures):
+    """REST has one status for what is wrong with either."""
+    code = "FAILED_PRECONDITION"
+    with standing_in(served, failures=1000, failure_code=code) as ports:
+        bad, predict = [], connect("rest", ports).predict
+        with pytest.raises(RequestError, match="queue"):
+            list(client_images.ask(predict, items(pictures), bad))
+    assert bad == []
+
+
+def test_images_that_are_refused_for_reasons_of_their_own():
+    def predict(encoded):
+        said = encoded[0].decode()
+        raise RequestError("INVALID_ARGUMENT", said, Asked("host:1"))
+
+    bad = []
+    assert not list(client_images.ask(predict, items([b"a", b"b"]), bad))
+    assert [line[:7] for line in bad] == ["0.jpg: ", "1.jpg: "]
 
 
 @pytest.fixture(scope="module")
@@ -373,15 +514,15 @@ def test_the_command_draws_writes_and_counts(
             f"--protocol={protocol}",
             f"--labels={export_dir / '1/assets/labels.txt'}",
             f"--output_dir={tmp_path}",
-            "--min_score=0.2",
+            *("--min_score=0.2", "--max_image_megapixels=100"),
         )
     )
     for words in ("c.jpg: ", "d.png: .* 67108864 pixels", "no.jpg: No such"):
         assert re.search(f"not readable: .*{words}", output)
     assert f"on 2 images (3 not readable) in {tmp_path}" in output
-    names = {"a.jpg", "b.JPG", client.JSON_FILE}
+    names = {"a.jpg", "b.JPG", client_outputs.JSON_FILE}
     assert {path.name for path in tmp_path.iterdir()} == names
-    result = json.loads((tmp_path / client.JSON_FILE).read_text())
+    result = json.loads((tmp_path / client_outputs.JSON_FILE).read_text())
     assert tuple(result["class_names"]) == trained.settings.class_names
     predict, class_names = serving.load_predictor(export_dir)
     for entry, name in zip(result["images"], ("a.jpg", "b.JPG"), strict=True):
@@ -427,7 +568,7 @@ import sys
 
 class Refusing:
     def find_spec(self, name, *_):
-        if name.split(".")[0] in REFUSED:
+        if is_refused(name.split(".")[0]):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Refusing())
@@ -437,22 +578,31 @@ command.run(client.main, client.FLAGS, "", sys.argv, takes_arguments=True)
 heavy = ("tensorflow", "keras", "tensorflow_serving", "grpc")
 print([name for name in heavy if name in sys.modules])
 """
+# What docs/serving.md tells to install, and what rich brings along.
+LIGHT = {"ssd_tf", "numpy", "PIL", "absl", "rich"}
+LIGHT |= {"markdown_it", "mdurl", "pygments"}
+LIGHT |= sys.stdlib_module_names
 
 
-def run_without(refused, run_script, *arguments):
-    source = f"REFUSED = {refused!r}\n{REFUSING}"
-    return run_script(source, *arguments)
+def refusing(condition):
+    return f"def is_refused(name): return {condition}\n{REFUSING}"
 
 
-@pytest.mark.parametrize("refused", [(), ("tensorflow", "keras", "grpc")])
-def test_rest_needs_no_tensorflow(server, folder, run_script, refused):
-    output = run_without(
-        refused,
-        run_script,
+def test_rest_needs_no_tensorflow(server, folder, tmp_path, run_script):
+    output = run_script(
+        refusing(f"name not in {LIGHT!r}"),
         folder / "a.jpg",
         f"--server=127.0.0.1:{server['rest']}",
+        f"--output_dir={tmp_path}",
     )
     assert "on 1 images (0 not readable)" in output
+    assert output.splitlines()[-1] == "[]"
+    assert (tmp_path / "a.jpg").exists()
+
+
+def test_rest_does_not_look_for_tensorflow(server, folder, run_script):
+    flag = f"--server=127.0.0.1:{server['rest']}"
+    output = run_script(refusing(False), folder / "a.jpg", flag)
     assert output.splitlines()[-1] == "[]"
 
 
@@ -464,7 +614,7 @@ def test_rest_needs_no_tensorflow(server, folder, run_script, refused):
     ],
 )
 def test_what_grpc_needs(folder, refused, message):
-    source = f"REFUSED = {refused!r}\n{REFUSING}"
+    source = refusing(f"name in {refused!r}")
     flags = ("--server=127.0.0.1:1", "--protocol=grpc")
     assert re.search(message, error_of("-c", source, folder / "a.jpg", *flags))
 
@@ -477,6 +627,7 @@ def test_what_grpc_needs(folder, refused, message):
         (["{empty}", "--server=127.0.0.1:{port}"], "no image in it (.bmp"),
         (["{folder}", "--server=localhost"], "expected HOST:PORT"),
         (["{folder}", "--server=localhost:70000"], "expected HOST:PORT"),
+        (["{folder}", "--server= localhost:1"], "expected HOST:PORT"),
         (
             ["{folder}", "--server=http://localhost:8501/v1"],
             "expected HOST:PORT, such as localhost:8501",
@@ -498,14 +649,14 @@ def test_what_grpc_needs(folder, refused, message):
                 *("{folder}", "--server=127.0.0.1:{port}"),
                 "--output_dir={folder}",
             ],
-            "would be drawn over",
+            "could be drawn over",
         ),
         (
             [
-                *("{folder}/a.jpg", "{empty}/../a.jpg"),
-                *("--server=127.0.0.1:{port}", "--output_dir={empty}"),
+                *("{folder}", "--server=127.0.0.1:{port}"),
+                "--output_dir={folder}/..",
             ],
-            "would be drawn over",
+            "could be drawn over",
         ),
         (
             [
@@ -523,6 +674,147 @@ def test_mistakes_are_one_line(server, folder, tmp_path, arguments, message):
     words = [x.format(port=server["rest"], **values) for x in arguments]
     assert message in error_of(*CLIENT, *words)
     assert not any((tmp_path / "empty").iterdir())
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        *(":1", "a b:80", " a:1", "a:", "a:0", "a:65536", "a:b", "a/b:1"),
+        *("http://a:1", "::1:8501", "[::1:8501", "[a]:1", "a@b:1", "a\n:1"),
+        *("a..b:1", "é..x:1", f"{'a' * 64}.de:1"),
+    ],
+)
+def test_what_is_no_server(server):
+    with pytest.raises(UserError, match="expected HOST:PORT"):
+        serving_requests.split(server)
+
+
+@pytest.mark.parametrize(
+    "host", ["a", "a-b.c_d.de.", "127.0.0.1", "[::1]", "[fe80::1%eth0]", "é.de"]
+)
+def test_servers(host):
+    assert serving_requests.split(f"{host}:8501") == (host, 8501)
+
+
+def test_same_names_are_numbered(server, folder, tmp_path):
+    (tmp_path / "b").mkdir()
+    for name in ("A.jpg", "b/a.jpg"):
+        (tmp_path / name).write_bytes((folder / "a.jpg").read_bytes())
+    sources = [*(folder, tmp_path / "A.jpg", tmp_path / "b/a.jpg")]
+    found = client_images.find([*map(str, sources), str(tmp_path / "b")])
+    names = [source.name for source in found]
+    assert names == ["a.jpg", "b.JPG", "c.jpg", "d.png", "A_2.jpg", "a_3.jpg"]
+
+
+def test_names_of_any_bytes(server, folder, tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff.jpg"
+    with open(path, "wb") as file:
+        file.write((folder / "a.jpg").read_bytes())
+    with open(os.fsencode(tmp_path) + b"/\xfe.jpg", "wb"):
+        pass
+    found = tmp_path / "found"
+    flags = (f"--server=127.0.0.1:{server['rest']}", f"--output_dir={found}")
+    output = finish(start(*CLIENT, tmp_path, *flags))
+    assert "\ufffd.jpg: is no image" in output
+    (entry,) = json.loads((found / "detections.json").read_text())["images"]
+    assert entry["file"] == f"{tmp_path}/\ufffd.jpg"
+    assert len([*found.iterdir()]) == 2
+    assert "\ufffd.jpg: " in finish(start(*CLIENT, tmp_path, flags[0]))
+
+
+def test_what_is_too_long_for_jpeg_is_drawn_as_png(tmp_path):
+    picture = Image.new("RGB", (65_501, 1))
+    picture_files.save(picture, tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg.png") as drawn:
+        assert drawn.size == picture.size
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jpg.png"]
+
+
+def test_of_no_image_all_is_read(folder, tmp_path):
+    """Of four million megabytes, nothing; no picture is decoded either."""
+    film = tmp_path / "film.mp4"
+    film.touch()
+    os.truncate(film, 1 << 42)
+    bad, sources = [], client_images.find([str(film), str(folder / "d.png")])
+    assert not list(client_images.read_batches(sources, 8, bad))
+    assert bad == [
+        f"{film}: is no image",
+        f"{folder / 'd.png'}: 8200 x 8200 are more than 64 million pixels; "
+        "see --max_image_megapixels",
+    ]
+
+
+@pytest.fixture
+def three(pictures, tmp_path):
+    """A folder of three images, and one for what is found."""
+    for index, picture in enumerate(pictures):
+        (tmp_path / f"{index}.jpg").write_bytes(picture)
+    return tmp_path, tmp_path / "found"
+
+
+def kept(found):
+    """The names of images in detections.json, and of the pictures."""
+    entries = json.loads((found / "detections.json").read_text())["images"]
+    names = [pathlib.Path(entry["file"]).name for entry in entries]
+    assert {*names, "detections.json"} == {x.name for x in found.iterdir()}
+    return names
+
+
+def test_a_failure_keeps_what_was_found(served, three, protocol):
+    folder, found = three
+    behaviour = {"answers": 2, "failure_code": "INTERNAL"}
+    with standing_in(served, **behaviour) as ports:
+        error = error_of(
+            *(*CLIENT, folder, f"--output_dir={found}", "--batch_size=1"),
+            f"--server=127.0.0.1:{ports[protocol]}",
+            f"--protocol={protocol}",
+        )
+    assert "INTERNAL: " in error
+    assert f"; what was found until then is in {found}" in error
+    assert kept(found) == ["0.jpg", "1.jpg"]
+
+
+def test_a_failure_at_once_keeps_what_was_there(served, three):
+    folder, found = three
+    found.mkdir()
+    (found / "detections.json").write_text("[]")
+    with standing_in(served, answers=0, failure_code="INTERNAL") as ports:
+        flags = (f"--output_dir={found}", "--batch_size=1")
+        server = f"--server=127.0.0.1:{ports['rest']}"
+        error = error_of(*CLIENT, folder, *flags, server)
+    assert "until then" not in error
+    assert [path.name for path in found.iterdir()] == ["detections.json"]
+    assert (found / "detections.json").read_text() == "[]"
+
+
+def test_an_interrupt_keeps_what_was_found(served, three, protocol):
+    folder, found = three
+    with standing_in(served) as ports:
+        process = start(
+            *(*CLIENT, folder, f"--output_dir={found}", "--batch_size=1"),
+            f"--server=127.0.0.1:{ports[protocol]}",
+            *(f"--protocol={protocol}", "--timeout=600"),
+        )
+        wait_until(lambda: served.behaviour.predictions >= 1, process)
+        served.behaviour.delay = 600
+        wait_until((found / "0.jpg").exists, process)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, errors) == (130, "")
+    assert f"interrupted; what was found until then is in {found}" in output
+    # The second was perhaps under way when the server began to hang.
+    assert kept(found) in (["0.jpg"], ["0.jpg", "1.jpg"])
+    assert f"on {len(kept(found))} images (0 not readable)" in output
+
+
+def test_without_images_the_server_is_waited_for(served):
+    with standing_in(served, loading_answers=2) as ports:
+        server = f"127.0.0.1:{ports['rest']}"
+        process = start(*CLIENT, f"--server={server}", "--wait=60")
+        assert finish(process) == f"{server}: ssd can be asked\n"
+        assert served.behaviour.predictions == 0
+    error = error_of(*CLIENT, f"--server={server}", "--wait=0")
+    assert "Connection refused" in error
 
 
 def test_arguments_are_refused_by_commands_that_take_none(capsys):
@@ -558,10 +850,11 @@ def test_the_benchmark_prints_its_table(server, folder, protocol):
 
 def test_the_benchmark_goes_on_after_errors(served, pictures, protocol):
     with standing_in(served) as ports:
-        predict = connect(protocol, ports, retries=0).predict
-        predict(pictures)
+        ask = connect(protocol, ports, retries=0).prepare(pictures)
+        ask()
         served.behaviour.failures = client_bench.WARMUP_REQUESTS + 3
-        result = client_bench.measure(predict, [pictures], 1, 1.0)
+        request = client_bench.Request(ask, len(pictures))
+        result = client_bench.measure([request], 1, 1.0)
         asked = served.behaviour.predictions
     assert result.errors == {"UNAVAILABLE": 3}
     assert len(result.latencies) == asked - 1 - client_bench.WARMUP_REQUESTS - 3
@@ -576,15 +869,18 @@ def test_what_the_benchmark_counts():
     )
     asked = []
 
-    def predict(batch):
-        asked.append(len(batch))
-        kind = next(answers)
-        if kind:
-            raise RequestError(kind, "", Asked("host:1"))
+    def request(number):
+        def ask():
+            asked.append(number)
+            kind = next(answers)
+            if kind:
+                raise RequestError(kind, "", Asked("host:1"))
+
+        return client_bench.Request(ask, number)
 
     ticks = itertools.count()
     result = client_bench.measure(
-        predict, [[b""] * 2, [b""]], 1, 15, clock=lambda: float(next(ticks))
+        [request(2), request(1)], 1, 15, clock=lambda: float(next(ticks))
     )
     # The start, five times (is it over? begun, ended), over, the end.
     assert result.seconds == 17
@@ -607,6 +903,46 @@ def test_an_interrupted_benchmark_ends(served, folder):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, errors) == (1, "error: interrupted\n")
+
+
+def test_an_interrupted_benchmark_waits_for_no_answer(served, folder, protocol):
+    with standing_in(served, delay=600) as ports:
+        process = start(
+            *(*CLIENT, folder / "a.jpg", "--bench", "--timeout=600"),
+            f"--server=127.0.0.1:{ports[protocol]}",
+            *(f"--protocol={protocol}", "--concurrency=2"),
+        )
+        wait_until(lambda: served.behaviour.predictions == 2, process)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert served.behaviour.predictions == 2
+    assert (process.returncode, errors) == (1, "error: interrupted\n")
+
+
+def test_a_benchmark_without_any_answer_fails(served, folder):
+    with standing_in(served, answers=0) as ports:
+        server = f"127.0.0.1:{ports['rest']}"
+        flags = ("--bench", "--duration=0.2", "--retries=0")
+        error = error_of(
+            *CLIENT, folder / "a.jpg", f"--server={server}", *flags
+        )
+    assert error == f"error: --bench: {server} has answered no request"
+
+
+def test_the_benchmark_holds_few_images(three, monkeypatch, capsys):
+    prepared = []
+
+    class Client:
+        def prepare(self, encoded):
+            prepared.append(encoded)
+            return lambda: None
+
+    monkeypatch.setattr(client_flags, "BENCH_BATCHES", 2)
+    client.FLAGS(["", "--server=a:1", "--batch_size=1", "--duration=0.01"])
+    sources = client_images.find([str(three[0])])
+    assert client._bench(Client(), sources, []) is None
+    assert [len(each) for each in prepared] == [1, 1]
+    client.FLAGS.unparse_flags()
 
 
 def test_the_percentiles_of_the_table(capsys):

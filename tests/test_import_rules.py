@@ -9,9 +9,16 @@ ROOT = pathlib.Path(__file__).parent.parent
 # Their flags, and for some the data sets, end here.
 COMMANDS = {"benchmark", "client", "default_run", "detect", "export"}
 COMMANDS |= {"curves", "eval_split", "import_weights", "replay"}
+COMMANDS |= {"client_images", "picture_files"}
 COMMANDS |= {"detect_formats", "detect_inputs", "detect_reading"}
 # Where flags are made for the commands.
-FLAGS = {"command", "config_flags", "eval_flags", "export_flags"}
+FLAGS = {
+    "client_flags",
+    "command",
+    "config_flags",
+    "eval_flags",
+    "export_flags",
+}
 FLAGS |= {"detect_flags", "flag_tables", "unused_flags"}
 # What a module of the core may know of the package, itself left out.
 CORE = {
@@ -165,9 +172,13 @@ CORE = {
     },
     # A client has neither a net nor TensorFlow.
     "serving_requests": {"command"},
-    "serving_rest": {"serving_requests"},
+    "serving_http": set(),
+    "serving_rest": {"serving_http", "serving_requests"},
     "serving_grpc": {"command", "serving_requests"},
     "client_bench": {"command", "serving_requests"},
+    "client_outputs": {
+        *("client_images", "command", "drawing", "files", "picture_files"),
+    },
     "background": set(),
     "file_names": set(),
     "detect_video": {"command", "files"},
