@@ -135,14 +135,17 @@ def decode_batch(
     prepare: Callable[[tf.Tensor], tf.Tensor],
     shape: tuple[int, int, int],
     decoding: Decoding,
+    extract: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes and prepares images of any size.
 
     Args:
-      encoded: string `[B]`.
+      encoded: string `[B]`, encoded images or what they are in.
       prepare: from uint8 `[h, w, 3]` to float32 of the shape.
       shape: height, width, channels of what the network takes.
       decoding: see there.
+      extract: from an element of `encoded` to an encoded image. An element
+        that it fails on is a bad image.
 
     Returns:
       float32 `[B, *shape]`, and bool `[B]`: which are images; the others are
@@ -150,7 +153,7 @@ def decode_batch(
     """
 
     def read(image):
-        return prepare(decode(image, decoding.max_pixels))
+        return prepare(decode(extract(image), decoding.max_pixels))
 
     def read_or_blank(image):
         # Only a dataset can go on after an op that fails.

@@ -70,9 +70,9 @@ def _prepare(net):
     return prepare
 
 
-def _decode(net, encoded, decoding):
+def _decode(net, encoded, decoding, extract=tf.identity):
     shape = (*net.params.img_shape, 3)
-    return decode_batch(encoded, _prepare(net), shape, decoding)
+    return decode_batch(encoded, _prepare(net), shape, decoding, extract)
 
 
 def _from_bytes(net, options, decoding):
@@ -137,12 +137,17 @@ def _from_pixels(net, options):
 
 def _from_examples(net, options, decoding):
     def tf_example(input_tensor: tf.Tensor) -> Outputs:
-        features = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
-        encoded = tf.io.parse_example(input_tensor, features)["image/encoded"]
-        images, valid = _decode(net, encoded, decoding)
+        images, valid = _decode(net, input_tensor, decoding, _image_of)
         return _only(_tfod_outputs(net, images, options), valid)
 
     return tf_example
+
+
+def _image_of(example):
+    """Encoded image of a tf.Example; empty, and so a bad one, without one."""
+    image = tf.io.FixedLenFeature([], tf.string, default_value="")
+    features = {"image/encoded": image}
+    return tf.io.parse_single_example(example, features)["image/encoded"]
 
 
 def _tfod_outputs(net, images, options) -> Outputs:
