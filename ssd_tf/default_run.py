@@ -89,11 +89,11 @@ def default_run(
 
 def _export(run_dir):
     """The SavedModel, with the metrics that were measured."""
-    from ssd_tf import evaluate, export
+    from ssd_tf import evaluate, export_images
     from ssd_tf.exporting import description, saved_model, server_files
 
     model = description.load(run_dir / "train", run_dir / evaluate.METRICS_FILE)
-    how = saved_model.SavedModelOptions(warmup_images=export.samples())
+    how = saved_model.SavedModelOptions(warmup_images=export_images.samples())
     written = saved_model.write(model, run_dir / "export", how=how)
     server_files.write(run_dir / "export")
     return written

@@ -11,27 +11,24 @@ Its default signature takes encoded images and answers with detections:
   detection_classes  int32 [B, K]        1-based line of assets/labels.txt
   num_detections     int32 [B]
 
+With --verify=RECORDS and without --formats it writes nothing and only compares
+what is there with the net.
+
 docs/serving.md tells of the other signatures and of the way to a server.
 """
 
-import itertools
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 from absl import flags
 
 from ssd_tf import command, config_flags, export_flags
-from ssd_tf.command import UserError
 from ssd_tf.config import DetectionParams
 
 if TYPE_CHECKING:
     from ssd_tf.nets.ssd import SSDNet
-
-# Pictures of the built-in data that every export is run on.
-_SAMPLE_SIZE = (240, 320)  # height, width
 
 FLAGS = flags.FlagValues()
 export_flags.define(FLAGS)
@@ -69,122 +66,61 @@ def main() -> None:
     """Reads the flags, exports and verifies."""
     command.require(FLAGS, "checkpoint_path", "export_dir")
     command.load_tensorflow()
-    from ssd_tf.exporting import description, formats
+    from ssd_tf.exporting import description, formats, steps, subjects
 
+    # Whatever can be refused is refused before anything is made.
     export_flags.check(FLAGS, formats.FORMATS)
-    model = description.load(FLAGS.checkpoint_path, FLAGS.metrics)
+    export_dir = pathlib.Path(FLAGS.export_dir)
+    names = export_flags.formats_of(FLAGS, subjects.files_of(export_dir))
+    steps.check(export_dir, names, FLAGS.version)
     options = config_flags.read(FLAGS, DetectionParams())
-    for name in FLAGS.formats:
-        command.say(f"{_write(model, name, options)}")
-    _verify(model, options)
+    model = description.load(FLAGS.checkpoint_path, FLAGS.metrics)
+    images = _images(model)
+    if names:
+        steps.export(model, export_dir, _wanted(model, names, options), images)
+    else:
+        steps.verify_all(model, export_dir, options, FLAGS.version, images)
 
 
-def _write(model, name, options):
-    """Writes one format; its path."""
-    from ssd_tf.exporting import formats, saved_model, server_files
+def _images(model):
+    """What files are verified on."""
+    from ssd_tf import export_images
+    from ssd_tf.exporting.steps import Images
+
+    if not FLAGS.verify:
+        return Images(export_images.samples(), None, FLAGS.verify_batch_size)
+    encoded, measure = export_images.annotated(
+        FLAGS.verify,
+        FLAGS.verify_split_name,
+        FLAGS.verify_images,
+        model.class_names,
+    )
+    return Images(encoded, measure, FLAGS.verify_batch_size)
+
+
+def _wanted(model, names, options):
+    """What is written, and how."""
+    from ssd_tf import export_images
+    from ssd_tf.exporting import formats
     from ssd_tf.exporting.decoding import Decoding
+    from ssd_tf.exporting.saved_model import SavedModelOptions
+    from ssd_tf.exporting.steps import Wanted
 
-    export_dir = pathlib.Path(FLAGS.export_dir)
-    if name == formats.SAVED_MODEL:
-        decoding = Decoding(
-            FLAGS.max_image_megapixels * 10**6, FLAGS.bad_images == "empty"
+    calibration = ()
+    if formats.TFLITE_INT8 in names:
+        calibration = export_images.calibration(
+            FLAGS.dataset_dir,
+            FLAGS.dataset_split_name,
+            FLAGS.calibration_images,
+            model.net.params.img_shape,
         )
-        how = saved_model.SavedModelOptions(
-            decoding, FLAGS.input_type, samples()
-        )
-        written = saved_model.write(
-            model, export_dir, options, how, FLAGS.version
-        )
-        server_files.write(export_dir)
-        return written
-    calibration = _calibration(model.net) if name == formats.TFLITE_INT8 else ()
-    written = formats.write_file(
-        model, name, export_dir, options, FLAGS.raw_heads, calibration
+    decoding = Decoding(
+        FLAGS.max_image_megapixels * 10**6, FLAGS.bad_images == "empty"
     )
-    formats.write_companions(model, export_dir, options)
-    return written
-
-
-def _calibration(net):
-    """Images `[H, W, 3]` of --dataset_dir, as the network's input sees them."""
-    from ssd_tf import preprocessing
-    from ssd_tf.datasets import ground_truth
-
-    truth = ground_truth.open_split(FLAGS.dataset_dir, FLAGS.dataset_split_name)
-    for record in truth.read().take(FLAGS.calibration_images):
-        image = preprocessing.decode(record["image"])
-        yield preprocessing.resize(image, net.params.img_shape).numpy()
-
-
-def _verify(model, options):
-    """Compares everything in --export_dir with the net.
-
-    Raises:
-      UserError: something is beyond tolerance.
-    """
-    from ssd_tf.exporting import verify
-
-    export_dir = pathlib.Path(FLAGS.export_dir)
-    wanted = verify.subjects(export_dir)
-    encoded, measure = samples(), None
-    if FLAGS.verify:
-        encoded, measure = _annotated(model.class_names)
-    entries = verify.verify(
-        model.net, options, wanted, encoded, measure, FLAGS.verify_batch_size
+    how = SavedModelOptions(decoding, FLAGS.input_type, export_images.samples())
+    return Wanted(
+        names, options, how, FLAGS.version, FLAGS.raw_heads, calibration
     )
-    verify.print_table(entries, FLAGS.verify_batch_size)
-    verify.write(export_dir, entries)
-    failed = [entry for entry in entries if entry.get("failures")]
-    for entry in failed:
-        command.say(f"{entry['path']}: {'; '.join(entry['failures'])}")
-    if failed:
-        raise UserError(
-            f"{export_dir}: {len(failed)} of {len(wanted)} files do not give "
-            "what the net gives; see verify.json"
-        )
-
-
-def _annotated(class_names):
-    """Encoded images of --verify, and the function from detections to mAP."""
-    from ssd_tf import evaluate, input_pipeline, predictors
-    from ssd_tf.datasets import ground_truth
-    from ssd_tf.detection import Detections
-    from ssd_tf.runtimes import NAMES
-
-    truth = ground_truth.open_split(
-        FLAGS.verify, FLAGS.verify_split_name, class_names=class_names
-    )
-    data = truth.read().take(FLAGS.verify_images)
-    encoded = [record["image"].numpy() for record in data]
-    batches = input_pipeline.make_for_eval(
-        data, None, 1, lambda record: predictors.with_size(record)[0]
-    )
-
-    def measure(found) -> float:
-        index = itertools.count()
-
-        def predict(_):
-            at = next(index)
-            return Detections(*(found[name][at : at + 1] for name in NAMES))
-
-        images = evaluate.collect(
-            predict, batches, len(class_names), quiet=True
-        )
-        metrics, _ = evaluate.measure(images, class_names)
-        return metrics["AP_VOC12/mAP"]
-
-    return encoded, measure
-
-
-def samples() -> list[bytes]:
-    """Two pictures of the built-in data, as JPEG."""
-    from ssd_tf.datasets import shapes
-
-    rng = np.random.default_rng(0)
-    return [
-        shapes.draw(rng, *_SAMPLE_SIZE, f"sample-{index}").image_bytes
-        for index in range(2)
-    ]
 
 
 def run() -> None:

@@ -1,5 +1,7 @@
 """The flags of an export."""
 
+from collections.abc import Sized
+
 from absl import flags
 
 from ssd_tf import config_flags
@@ -29,7 +31,8 @@ def _define_output(flag_values):
     flags.DEFINE_integer(
         "version",
         None,
-        "Number of the version [one more than the highest there is].",
+        "Number of the version that is written or verified [one more than "
+        "the highest there is, or the highest].",
         lower_bound=1,
         flag_values=flag_values,
     )
@@ -37,8 +40,9 @@ def _define_output(flag_values):
         "formats",
         ["saved_model"],
         "What is written, of saved_model, tflite (float32), tflite_float16, "
-        "tflite_dynamic, tflite_int8 and onnx; none: what is there is "
-        "verified.",
+        "tflite_dynamic, tflite_int8 and onnx. None (--formats=, or --verify "
+        "alone and an --export_dir with something in it): nothing is written, "
+        "and what is there is verified.",
         flag_values=flag_values,
     )
     flags.DEFINE_string(
@@ -80,7 +84,8 @@ def _define_tflite(flag_values):
     flags.DEFINE_boolean(
         "raw_heads",
         False,
-        "TFLite files give logits, localisations and anchors, not detections.",
+        "TFLite files give logits, localisations and anchors, not detections; "
+        "they are called model_raw.tflite, model_int8_raw.tflite ...",
         flag_values=flag_values,
     )
     flags.DEFINE_string(
@@ -106,9 +111,10 @@ def _define_verify(flag_values):
     flags.DEFINE_string(
         "verify",
         None,
-        "Annotated images (as --dataset_dir) on which all files in "
-        "--export_dir are compared with the net [two pictures of the built-in "
-        "data, without mAP].",
+        "Annotated images (as --dataset_dir) on which files are compared with "
+        "the net: those that --formats names or, where it is not given, all "
+        "in --export_dir that are of this checkpoint [two pictures of the "
+        "built-in data, without mAP].",
         flag_values=flag_values,
     )
     flags.DEFINE_string(
@@ -148,3 +154,14 @@ def check(flag_values: flags.FlagValues, known: tuple[str, ...]) -> None:
             "--formats=tflite_int8: learns its ranges from images; name "
             "them by --dataset_dir"
         )
+
+
+def formats_of(flag_values: flags.FlagValues, there: Sized) -> list[str]:
+    """Names of the formats that are to be written.
+
+    Args:
+      flag_values: that have been read.
+      there: what --export_dir has already.
+    """
+    only_verify = flag_values.verify and not flag_values["formats"].present
+    return [] if only_verify and there else flag_values.formats

@@ -11,13 +11,13 @@ import zipfile
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from exported_files import assert_takes_bytes, detect, metadata_of, resized
 from processes import TESTS, error_of, finish, start
 
-from ssd_tf import preprocessing, runtimes
+from ssd_tf import runtimes
 from ssd_tf.config import DetectionParams
-from ssd_tf.exporting import formats, pairs, tflite_metadata
-from ssd_tf.exporting.description import Model
+from ssd_tf.exporting import formats, pairs, subjects, tflite_metadata
+from ssd_tf.exporting.description import fingerprint
 
 EXACT = 1e-4
 # File -> largest difference of scores and boxes, smallest share of pairs.
@@ -44,19 +44,8 @@ def exported(lively, trained, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def images(trained, pictures):
-    """float32 [3, H, W, 3] in 0..255"""
-    size = trained.net.params.img_shape
-    return np.stack(
-        [preprocessing.resize(preprocessing.decode(x), size) for x in pictures]
-    )
-
-
-def detect(net, images, **options):
-    """What the net finds, as NumPy arrays by their names."""
-    whitened = preprocessing.whiten(images, net.params)
-    found = net.detect(whitened, DetectionParams(**options))
-    return {name: x.numpy() for name, x in found._asdict().items()}
+def images(lively, pictures):
+    return resized(lively.net, pictures)
 
 
 @pytest.mark.parametrize(
@@ -116,31 +105,19 @@ def test_all_detections_of_a_class_are_kept(exported, lively, images):
         assert max(counts) > 100
 
 
-def test_raw_heads_are_those_of_the_signature(exported, lively, images):
-    from ai_edge_litert.interpreter import Interpreter
-
-    from ssd_tf.exporting import tflite
-
-    model = Model(lively.net, ("a", "b", "c"))
-    content = tflite.convert(model, "tflite", raw_heads=True)
-    interpreter = Interpreter(model_content=content)
-    found = interpreter.get_signature_runner()(images=images[:1])
-    loaded = tf.saved_model.load(str(exported / "1"))
-    expected = loaded.signatures["raw"](images=tf.constant(images[:1]))
-    assert set(found) == set(expected) == {"anchors", "localisations", "logits"}
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, atol=EXACT)
+def test_files_state_their_weights_and_options(exported, lively, tmp_path):
+    asked = DetectionParams(select_threshold=0.3)
+    found = subjects.find(exported, asked)
+    assert [each.name for each in found][:6] == [*formats.FORMATS]
+    for each in found:
+        stated = subjects.described(each.path)["weights_sha256"]
+        assert stated == fingerprint(lively.net)
+        # Its own ones.
+        assert each.options == DetectionParams()
 
 
 def test_int8_takes_bytes(exported):
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(exported / "model_int8.tflite"))
-    (given,) = interpreter.get_input_details()
-    assert given["dtype"] == np.uint8
-    scale, zero = given["quantization"]
-    # A step of the input is a step of a pixel.
-    assert scale == pytest.approx(1.0, abs=0.02) and zero == 0
+    assert_takes_bytes(exported / "model_int8.tflite")
     # Weights of four bytes take one.
     sizes = [
         (exported / name).stat().st_size
@@ -150,15 +127,8 @@ def test_int8_takes_bytes(exported):
 
 
 def test_metadata_is_where_readers_look_for_it(exported, trained):
-    from ai_edge_litert import schema_py_generated as schema
-
     content = (exported / "model.tflite").read_bytes()
-    model = schema.Model.GetRootAs(content)
-    named = {
-        model.Metadata(i).Name(): model.Metadata(i).Buffer()
-        for i in range(model.MetadataLength())
-    }
-    buffer = model.Buffers(named[b"TFLITE_METADATA"]).DataAsNumpy().tobytes()
+    buffer = metadata_of(content)
     assert buffer[4:8] == b"M001"
     assert b"detection_result" in buffer and b"1.2.0" in buffer
     with zipfile.ZipFile(io.BytesIO(content)) as archive:

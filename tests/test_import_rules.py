@@ -11,6 +11,7 @@ COMMANDS = {"benchmark", "client", "default_run", "detect", "export"}
 COMMANDS |= {"curves", "eval_split", "import_weights", "replay"}
 COMMANDS |= {"client_images", "picture_files"}
 COMMANDS |= {"detect_formats", "detect_inputs", "detect_reading"}
+COMMANDS |= {"export_images"}
 # Where flags are made for the commands.
 FLAGS = {
     "client_flags",
@@ -143,16 +144,18 @@ CORE = {
     },
     "exporting.server_files": {"files"},
     "exporting.warmup": {"exporting.session"},
+    "exporting.publishing": {"command", "serving"},
     "exporting.saved_model": {
-        *("command", "config", "files", "serving"),
+        *("config", "files", "serving"),
         *("exporting.decoding", "exporting.description"),
-        *("exporting.signatures", "exporting.warmup"),
+        *("exporting.publishing", "exporting.signatures", "exporting.warmup"),
     },
     "exporting.tflite_metadata": set(),
     "exporting.tflite": {
         *("config", "losses", "preprocessing"),
-        *("exporting.description", "exporting.saved_model"),
-        *("exporting.signatures", "exporting.tflite_metadata"),
+        *("exporting.description", "exporting.raw_heads"),
+        *("exporting.saved_model", "exporting.signatures"),
+        "exporting.tflite_metadata",
     },
     "exporting.onnx_file": {
         *("config", "detection", "preprocessing"),
@@ -160,15 +163,31 @@ CORE = {
         "exporting.signatures",
     },
     "exporting.pairs": {"boxes"},
-    "exporting.runner": {"runtimes", "exporting.session"},
+    # To run raw heads takes what is said of them, not what made them.
+    "exporting.raw_heads": {
+        *("command", "detection", "model_tensors"),
+        "exporting.tflite_metadata",
+    },
+    "exporting.runner": {
+        *("runtimes", "exporting.raw_heads", "exporting.session"),
+    },
     "exporting.formats": {
         *("command", "config", "files", "serving"),
         *("exporting.description", "exporting.onnx_file", "exporting.tflite"),
     },
+    "exporting.subjects": {
+        *("command", "config", "runtimes", "serving", "exporting.formats"),
+        *("exporting.runner", "exporting.tflite_metadata"),
+    },
     "exporting.verify": {
         *("command", "config", "files", "nets.ssd", "preprocessing"),
-        *("serving", "exporting.formats", "exporting.pairs"),
-        "exporting.runner",
+        *("exporting.pairs", "exporting.runner", "exporting.subjects"),
+    },
+    "exporting.steps": {
+        *("command", "config", "exporting.description"),
+        *("exporting.formats", "exporting.publishing", "exporting.runner"),
+        *("exporting.saved_model", "exporting.server_files"),
+        *("exporting.subjects", "exporting.verify", "exporting.warmup"),
     },
     # A client has neither a net nor TensorFlow.
     "serving_requests": {"command"},

@@ -1,5 +1,6 @@
 """model.json: what a client has to know of an exported model."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -86,6 +87,14 @@ def _read(path):
     return values if isinstance(values, dict) else {}
 
 
+def fingerprint(net: SSDNet) -> str:
+    """By which weights are known again, wherever their checkpoint is."""
+    sha256 = hashlib.sha256()
+    for variable in net.model.variables:
+        sha256.update(variable.numpy().tobytes())
+    return sha256.hexdigest()
+
+
 def describe(model: Model, options: DetectionParams) -> dict[str, Any]:
     """What is true of the model in every format.
 
@@ -120,6 +129,7 @@ def describe(model: Model, options: DetectionParams) -> dict[str, Any]:
         "detection": vars(options),
         "checkpoint": model.checkpoint,
         "step": model.step,
+        "weights_sha256": fingerprint(model.net),
         "metrics": model.metrics,
         "versions": software.installed(),
     }

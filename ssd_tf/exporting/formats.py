@@ -18,6 +18,23 @@ TFLITE = ("tflite", "tflite_float16", "tflite_dynamic", TFLITE_INT8)
 FORMATS = (SAVED_MODEL, *TFLITE, ONNX)
 
 
+# Format -> what its converter and its runtime need of the extra [export].
+_EXTRAS = {ONNX: ("tf2onnx", "onnx", "onnxruntime")} | dict.fromkeys(
+    TFLITE, ("ai_edge_litert",)
+)
+
+
+def check_installed(names: Iterable[str]) -> None:
+    """Refuses formats that could not be written or verified here.
+
+    Raises:
+      UserError: naming what is not installed.
+    """
+    for name in names:
+        for module in _EXTRAS.get(name, ()):
+            command.import_extra(module, "export")
+
+
 def file_of(
     export_dir: str | os.PathLike, name: str, raw_heads: bool = False
 ) -> pathlib.Path:
@@ -49,21 +66,27 @@ def write_file(
     Raises:
       UserError: the converter is not installed, or has failed.
     """
+    check_installed([name])
     path = file_of(export_dir, name, raw_heads)
     if name == ONNX:
         content = _onnx(model, options)
     else:
-        command.import_extra("ai_edge_litert", "export")
-        from ssd_tf.exporting import tflite
-
-        content = tflite.convert(model, name, options, raw_heads, calibration)
+        content = _tflite(model, name, options, raw_heads, calibration)
     with files.replace_file(path) as temporary:
         temporary.write_bytes(content)
     return path
 
 
+def _tflite(model, name, options, raw_heads, calibration):
+    from ssd_tf.exporting import tflite
+
+    try:
+        return tflite.convert(model, name, options, raw_heads, calibration)
+    except tflite.ConversionError as error:
+        raise UserError(f"--formats={name}: {error}") from error
+
+
 def _onnx(model, options):
-    command.import_extra("tf2onnx", "export")
     from ssd_tf.exporting import onnx_file
 
     try:

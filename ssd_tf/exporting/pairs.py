@@ -7,8 +7,11 @@ import numpy as np
 
 from ssd_tf import boxes as geometry
 
-# Lower scores need no partner: one at the threshold may fall on either side.
-_MIN_SCORE = 0.05
+# Detections whose score is less than so much above the threshold need no
+# partner: one at the threshold may fall on either side.
+MARGIN = 0.04
+# Unless fewer of the expected ones are above it.
+_ENOUGH = 20
 # Boxes as close as this, in shares of the image, are the same box also where
 # the image's border has left them no area.
 _SAME = 1e-3
@@ -19,8 +22,9 @@ class Alike(NamedTuple):
 
     score: float  # largest difference of the scores of a pair
     box: float  # largest difference of the coordinates of a pair
-    # Share of the detections from a score of 0.05 on that have a partner.
-    matched: float
+    matched: float  # share of the detections that have a partner
+    mean_score: float  # mean difference of the scores of a pair
+    compared: int  # detections, of both sides
 
 
 class _Image(NamedTuple):
@@ -29,28 +33,55 @@ class _Image(NamedTuple):
     classes: np.ndarray  # [n]
 
 
+def least_score(
+    expected: Mapping[str, np.ndarray], threshold: float, margin: float
+) -> float:
+    """From which score on detections are compared.
+
+    Args:
+      expected: detections, padded batches.
+      threshold: smallest score that was asked for.
+      margin: what a score may be off without being wrong. Nearer to the
+        threshold nothing is compared, however few there are.
+
+    Returns:
+      0.05 with a threshold of 0.01; less where a net has found little.
+    """
+    usual = threshold + MARGIN
+    scores = np.sort(expected["detection_scores"], axis=None)[::-1]
+    enough = scores[_ENOUGH - 1] if len(scores) >= _ENOUGH else 0.0
+    return float(min(usual, max(enough, threshold + min(margin, MARGIN))))
+
+
 def compare(
     expected: Mapping[str, np.ndarray],
     found: Mapping[str, np.ndarray],
     overlap: float,
+    least: float = 0.05,
 ) -> Alike:
     """Pairs the detections of images, each with its best partner.
 
     Args:
       expected, found: detections of the same images, padded batches.
       overlap: IoU from which two of one class are a pair.
+      least: score from which on a detection needs a partner.
     """
     sides = []
     for index in range(len(expected["num_detections"])):
         one, other = _image(expected, index), _image(found, index)
         overlaps = _overlaps(one, other)
-        sides.append(_pair(one, other, overlaps, overlap))
-        sides.append(_pair(other, one, overlaps.T, overlap))
-    scores, boxes, matched, counted = (
-        np.array(x) for x in zip(*sides, strict=True)
+        sides.append(_pair(one, other, overlaps, overlap, least))
+        sides.append(_pair(other, one, overlaps.T, overlap, least))
+    scores, boxes, counted = zip(*sides, strict=True)
+    scores, boxes = np.concatenate(scores), np.concatenate(boxes)
+    compared = int(sum(counted))
+    return Alike(
+        float(scores.max(initial=0.0)),
+        float(boxes.max(initial=0.0)),
+        len(scores) / compared if compared else 1.0,
+        float(scores.mean()) if len(scores) else 0.0,
+        compared,
     )
-    share = matched.sum() / counted.sum() if counted.any() else 1.0
-    return Alike(float(scores.max()), float(boxes.max()), float(share))
 
 
 def _image(found, index):
@@ -68,19 +99,16 @@ def _overlaps(one, other):
     return np.where(one.classes[:, None] == other.classes, overlaps, 0.0)
 
 
-def _pair(these, those, overlaps, least):
-    """Largest differences of scores and boxes, how many pairs, how many."""
-    real = these.scores >= _MIN_SCORE
+def _pair(these, those, overlaps, overlap, least):
+    """Differences of scores [p] and boxes [p, 4] of pairs, and how many of
+    these need a partner."""
+    real = these.scores >= least
     if not (real.any() and overlaps.shape[1]):
-        return 0.0, 0.0, 0, real.sum()
-    partner = overlaps.argmax(axis=1)
-    paired = real & (overlaps.max(axis=1) >= least)
-    partner = partner[paired]
-    scores = np.abs(these.scores[paired] - those.scores[partner])
-    boxes = np.abs(these.boxes[paired] - those.boxes[partner])
+        return np.zeros(0), np.zeros((0, 4)), real.sum()
+    paired = real & (overlaps.max(axis=1) >= overlap)
+    partner = overlaps.argmax(axis=1)[paired]
     return (
-        scores.max(initial=0.0),
-        boxes.max(initial=0.0),
-        paired.sum(),
+        np.abs(these.scores[paired] - those.scores[partner]),
+        np.abs(these.boxes[paired] - those.boxes[partner]),
         real.sum(),
     )

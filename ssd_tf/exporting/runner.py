@@ -42,12 +42,22 @@ def _of(load, path) -> Run:
     return lambda pixels, _: runtime.run(pixels)
 
 
+def _raw_heads(path) -> Run:
+    from ssd_tf.exporting import raw_heads
+
+    run = raw_heads.load(path)
+    return lambda pixels, _: run(pixels)
+
+
+TENSORFLOW, ONNX_RUNTIME, OPENVINO = "TensorFlow", "ONNX Runtime", "OpenVINO"
+LITERT, RAW_HEADS = "LiteRT", "LiteRT, raw heads"
 # Name of a runtime -> from a file to a function.
 RUNTIMES: dict[str, Callable[[str], Run]] = {
-    "TensorFlow": _saved_model,
-    "LiteRT": functools.partial(_of, runtimes.load_tflite),
-    "ONNX Runtime": functools.partial(_of, runtimes.load_onnx),
-    "OpenVINO": functools.partial(_of, runtimes.load_openvino),
+    TENSORFLOW: _saved_model,
+    LITERT: functools.partial(_of, runtimes.load_tflite),
+    RAW_HEADS: _raw_heads,
+    ONNX_RUNTIME: functools.partial(_of, runtimes.load_onnx),
+    OPENVINO: functools.partial(_of, runtimes.load_openvino),
 }
 
 

@@ -1,7 +1,7 @@
 """Writes the SavedModel that TensorFlow Serving runs.
 
 A version is written under a name that is no number and renamed when it has
-run: a server that watches the folder never loads half a model.
+run: a server that watches the folder never loads half a model, or a bad one.
 """
 
 import os
@@ -13,9 +13,8 @@ import keras
 import tensorflow as tf
 
 from ssd_tf import files, serving
-from ssd_tf.command import UserError
 from ssd_tf.config import DetectionParams
-from ssd_tf.exporting import signatures, warmup
+from ssd_tf.exporting import publishing, signatures, warmup
 from ssd_tf.exporting.decoding import Decoding
 from ssd_tf.exporting.description import Model, describe
 from ssd_tf.exporting.signatures import Signature
@@ -32,6 +31,8 @@ class SavedModelOptions(NamedTuple):
     # Encoded images that it runs on before it is published, and whose
     # requests a server warms up with.
     warmup_images: Sequence[bytes] = ()
+    # Images in the largest of them: a server refuses more than its own limit.
+    warmup_batch: int = warmup.BATCH_SIZE
 
 
 def write(
@@ -57,15 +58,31 @@ def write(
       UserError: the version is there already.
     """
     export_dir = pathlib.Path(export_dir)
-    target = export_dir / str(version or serving.next_version(export_dir))
-    if target.exists():
-        raise UserError(f"{target}: is there already; choose another --version")
+    publishing.check_version(export_dir, version)
+    with publishing.staging(export_dir) as folder:
+        built = build(model, folder / "saved_model", options, how)
+        return publishing.publish_version(built, export_dir, version)
+
+
+def build(
+    model: Model,
+    folder: pathlib.Path,
+    options: DetectionParams = DetectionParams(),
+    how: SavedModelOptions = SavedModelOptions(),
+) -> pathlib.Path:
+    """Writes what a version consists of, and runs it; the folder.
+
+    Args:
+      model, options, how: as for `write`.
+      folder: a new one, which no server may see yet.
+    """
     named = signatures.make(model.net, options, how.decoding)
-    with files.new_directory(target) as temporary:
-        write_signatures(model.net.model, named, temporary, how.input_type)
-        _write_assets(model, options, how, named, temporary)
-        warmup.run_and_record(temporary, how.warmup_images, how.input_type)
-    return target
+    write_signatures(model.net.model, named, folder, how.input_type)
+    _write_assets(model, options, how, named, folder)
+    warmup.run_and_record(
+        folder, how.warmup_images, how.input_type, how.warmup_batch
+    )
+    return folder
 
 
 def write_signatures(

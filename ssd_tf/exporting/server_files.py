@@ -1,6 +1,7 @@
 """models.config and batching.config, beside the versions of a model."""
 
 import pathlib
+import re
 
 from ssd_tf import files
 
@@ -24,6 +25,9 @@ _BATCHING = """\
 #     --batching_parameters_file=/models/{name}/{file}
 # Requests of image_bytes, whatever the size of their images, are merged into
 # batches. docs/serving.md says what that is worth and when it is not.
+# Exports read max_batch_size for their warm-up requests. Lower it, and versions
+# that are there already fail to load, with their requests of more images:
+# export them again, or remove their assets.extra.
 max_batch_size {{ value: 8 }}
 batch_timeout_micros {{ value: 2000 }}
 num_batch_threads {{ value: 2 }}
@@ -33,6 +37,16 @@ allowed_batch_sizes: 2
 allowed_batch_sizes: 4
 allowed_batch_sizes: 8
 """
+
+
+def max_batch_size(export_dir: pathlib.Path) -> int | None:
+    """What batching.config says; None where there is none, or it does not."""
+    path = export_dir / BATCHING_CONFIG
+    if not path.is_file():
+        return None
+    text = re.sub(r"#.*", "", path.read_text("utf-8"))
+    found = re.search(r"max_batch_size\s*:?\s*{\s*value\s*:\s*(\d+)", text)
+    return int(found[1]) if found else None
 
 
 def write(export_dir: pathlib.Path) -> None:

@@ -6,11 +6,11 @@ API's mobile clients read them, or the raw heads for a suppression of one's
 own.
 """
 
-import io
+import itertools
+import json
 import pathlib
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Iterable
 
 import numpy as np
@@ -20,8 +20,9 @@ from flatbuffers import Builder, flexbuffers
 
 from ssd_tf import losses, preprocessing
 from ssd_tf.config import DetectionParams
+from ssd_tf.exporting import raw_heads as heads
 from ssd_tf.exporting import saved_model, tflite_metadata
-from ssd_tf.exporting.description import Model
+from ssd_tf.exporting.description import Model, describe
 from ssd_tf.exporting.signatures import Signature
 
 # Kind -> how large a number a weight is.
@@ -41,6 +42,10 @@ _POSTPROCESS = "TFLite_Detection_PostProcess"
 _SIGNATURE = "detect"
 
 
+class ConversionError(Exception):
+    """There is nothing to convert by, or TensorFlow's converter has failed."""
+
+
 def convert(
     model: Model,
     kind: str,
@@ -58,7 +63,12 @@ def convert(
         `[1, A, 4]` (cy, cx, h, w) instead of detections.
       calibration: float32 images `[H, W, 3]` in 0..255, as many as the ranges
         of activations should be learnt from; for `tflite_int8`.
+
+    Raises:
+      ConversionError: with what the converter said, or there are no images.
     """
+    if kind == "tflite_int8":
+        calibration = _with_all_pixels(calibration)
     function = _raw(model.net) if raw_heads else _detect(model.net, options)
     shape = (1, *model.net.params.img_shape, 3)
     spec = tf.TensorSpec(shape, tf.float32, name="images")
@@ -78,10 +88,33 @@ def convert(
         with warnings.catch_warnings():
             # The converter calls its own interpreter, which warns of its age.
             warnings.simplefilter("ignore", UserWarning)
-            content = converter.convert()
-    if raw_heads:
-        return content
-    return _finish(content, model, options)
+            content = _run(converter)
+    return _finish(content, model, options, raw_heads)
+
+
+def _run(converter):
+    try:
+        return converter.convert()
+    except OSError:
+        raise
+    except Exception as error:  # TensorFlow's own have no common base
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConversionError(f"the converter said: {lines[0]}") from error
+
+
+def _with_all_pixels(images):
+    """Images in which the darkest and the brightest pixel occur.
+
+    The range of the input is learnt from them, too: were all of them dark, a
+    byte of 255 would mean less.
+    """
+    images = iter(images)
+    first = next(images, None)
+    if first is None:
+        raise ConversionError("there is no image to learn the ranges from")
+    first = np.array(first, np.float32)
+    first[0, 0], first[-1, -1] = 0.0, 255.0
+    return itertools.chain([first], images)
 
 
 def _choose_precision(converter, kind, calibration):
@@ -170,24 +203,32 @@ def _typed(value):
     return f"i: {value}" if isinstance(value, int) else f"f: {value}"
 
 
-def _finish(content, model, options):
+def _finish(content, model, options, raw_heads):
     """Outputs in their order, all detections of a class, metadata, labels."""
     tree = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
-    _order_outputs(tree)
+    _order_outputs(tree, heads.NAMES if raw_heads else OUTPUTS)
     _keep_all_of_a_class(tree, options)
-    _add_metadata(tree, model)
+    _add_metadata(tree, model, raw_heads)
     builder = Builder()
     builder.Finish(tree.Pack(builder), b"TFL3")
-    return _with_labels(bytes(builder.Output()), model.class_names)
+    return tflite_metadata.pack(
+        bytes(builder.Output()),
+        {
+            tflite_metadata.LABELS: "".join(
+                f"{name}\n" for name in model.class_names
+            ),
+            tflite_metadata.MODEL: json.dumps(describe(model, options)),
+        },
+    )
 
 
-def _order_outputs(tree):
+def _order_outputs(tree, names):
     """The converter puts them in the order of their tensors' names."""
     by_name = {
         each.name.decode(): each.tensorIndex
         for each in tree.signatureDefs[0].outputs
     }
-    tree.subgraphs[0].outputs = [by_name[name] for name in OUTPUTS]
+    tree.subgraphs[0].outputs = [by_name[name] for name in names]
 
 
 def _keep_all_of_a_class(tree, options):
@@ -200,7 +241,7 @@ def _keep_all_of_a_class(tree, options):
             operator.customOptions = list(flexbuffers.Dumps(given))
 
 
-def _add_metadata(tree, model):
+def _add_metadata(tree, model, raw_heads):
     height, width = model.net.params.img_shape
     buffer = schema.BufferT()
     buffer.data = list(
@@ -209,6 +250,7 @@ def _add_metadata(tree, model):
             f"SSD detector of {len(model.class_names)} classes",
             height,
             width,
+            heads.NAMES if raw_heads else (),
         )
     )
     tree.buffers.append(buffer)
@@ -216,14 +258,3 @@ def _add_metadata(tree, model):
     entry.name = "TFLITE_METADATA"
     entry.buffer = len(tree.buffers) - 1
     tree.metadata = [*(tree.metadata or []), entry]
-
-
-def _with_labels(content, class_names):
-    """The file of class names, as a ZIP archive behind the model."""
-    file = io.BytesIO(content)
-    with zipfile.ZipFile(file, "a") as archive:
-        archive.writestr(
-            tflite_metadata.LABELS,
-            "".join(f"{name}\n" for name in class_names),
-        )
-    return file.getvalue()

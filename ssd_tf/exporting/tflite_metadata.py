@@ -5,7 +5,10 @@ metadata_schema.fbs: the packages that have generated code for it bring their
 own OpenCV (mediapipe) or are no longer kept (tflite-support).
 """
 
-from collections.abc import Callable, Sequence
+import io
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flatbuffers
@@ -14,30 +17,67 @@ _IDENTIFIER = b"M001"
 # How these fields came to the schema, which readers compare with theirs.
 _MIN_PARSER_VERSION = "1.2.0"
 LABELS = "labelmap.txt"
+MODEL = "model.json"
 # ContentProperties, a union.
 _FEATURE, _IMAGE, _BOUNDING_BOX = 1, 2, 3
-_RGB, _BOUNDARIES, _VALUE_LABELS, _NORMALIZATION = 1, 1, 3, 1
+_RGB, _BOUNDARIES, _NORMALIZATION = 1, 1, 1
+# AssociatedFileType.
+_DESCRIPTIONS, _VALUE_LABELS = 1, 3
 
 # Adds itself to a builder and returns the offset to refer to it by.
 Node = Callable[[flatbuffers.Builder], int]
 
 
-def build(name: str, description: str, height: int, width: int) -> bytes:
-    """The metadata of a model with `TFLite_Detection_PostProcess` at its end.
+def build(
+    name: str,
+    description: str,
+    height: int,
+    width: int,
+    heads: Sequence[str] = (),
+) -> bytes:
+    """The metadata of a detector.
 
     Args:
       name, description: for people.
       height, width: of the input, pixels; RGB in 0..255, which the graph
         normalises itself.
+      heads: names of the outputs; without, they are those of
+        `TFLite_Detection_PostProcess`.
 
     Returns:
-      The buffer `TFLITE_METADATA`. It names the file of class names, which
-      has to be packed into the model file as `LABELS`.
+      The buffer `TFLITE_METADATA`. It names the files `LABELS` and `MODEL`,
+      which have to be packed into the model file.
     """
+    inputs = _vector([_input_tensor(height, width)])
+    outputs = _heads(heads) if heads else _detections()
+    model = _table(
+        _text(name),
+        _text(description),
+        None,
+        _vector([_table(None, None, inputs, *outputs)]),
+        *[None] * 2,
+        _vector([_file(each, _DESCRIPTIONS) for each in (LABELS, MODEL)]),
+        _text(_MIN_PARSER_VERSION),
+    )
+    builder = flatbuffers.Builder()
+    builder.Finish(model(builder), _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _heads(names):
+    """The fields of a subgraph from its outputs on.
+
+    A column of the logits is the background's: no list of labels fits them.
+    """
+    return (_vector([_tensor(name, _feature()) for name in names]),)
+
+
+def _detections():
+    """The same for a model that ends with the op."""
     outputs = [
         # Where left, top, right and bottom are in ymin, xmin, ymax, xmax.
         _tensor("location", _bounding_box(index=(1, 0, 3, 2))),
-        _tensor("category", _feature(), files=[_labels_file()]),
+        _tensor("category", _feature(), files=[_file(LABELS, _VALUE_LABELS)]),
         _tensor("score", _feature()),
         _tensor("number of detections", _table()),
     ]
@@ -45,25 +85,7 @@ def build(name: str, description: str, height: int, width: int) -> bytes:
         _text("detection_result"),
         _vector([_text(x) for x in ("location", "category", "score")]),
     )
-    subgraph = _table(
-        None,
-        None,
-        _vector([_input_tensor(height, width)]),
-        _vector(outputs),
-        *[None] * 4,
-        _vector([group]),
-    )
-    model = _table(
-        _text(name),
-        _text(description),
-        None,
-        _vector([subgraph]),
-        *[None] * 3,
-        _text(_MIN_PARSER_VERSION),
-    )
-    builder = flatbuffers.Builder()
-    builder.Finish(model(builder), _IDENTIFIER)
-    return bytes(builder.Output())
+    return (_vector(outputs), *[None] * 4, _vector([group]))
 
 
 def _input_tensor(height, width):
@@ -104,8 +126,8 @@ def _bounding_box(index):
     return _content(_BOUNDING_BOX, properties)
 
 
-def _labels_file():
-    return _table(_text(LABELS), None, _byte(_VALUE_LABELS))
+def _file(name, kind):
+    return _table(_text(name), None, _byte(kind))
 
 
 def _text(value: str) -> Node:
@@ -176,3 +198,29 @@ def _table(*fields: Any) -> Node:
         return builder.EndObject()
 
     return add
+
+
+def pack(content: bytes, texts: Mapping[str, str]) -> bytes:
+    """A model file with others inside, as a ZIP archive behind the model."""
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file, "a") as archive:
+        for name, text in texts.items():
+            archive.writestr(name, text)
+    return file.getvalue()
+
+
+class NotPackedError(ValueError):
+    """A model file has no such file inside."""
+
+
+def read_packed(path: str | os.PathLike, name: str) -> str:
+    """A text that `pack` has put into a model file.
+
+    Raises:
+      NotPackedError: it is not there.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(name).decode()
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise NotPackedError(f"has no {name} inside") from error

@@ -13,23 +13,26 @@ import tensorflow as tf
 from ssd_tf.exporting.session import SessionModel
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
-# Of warmup requests: one image, and what a server may merge.
-BATCH_SIZES = (1, 8)
+# Images in the largest request: what batching.config lets a server merge.
+BATCH_SIZE = 8
 _SCORE_THRESHOLD, _MAX_DETECTIONS = 0.5, 10
 
 
 Request = tuple[str, Mapping[str, np.ndarray]]
 
 
-def requests(images: Sequence[bytes]) -> list[Request]:
+def requests(
+    images: Sequence[bytes], batch_size: int = BATCH_SIZE
+) -> list[Request]:
     """Signature names and inputs: every signature but `raw`.
 
     Args:
       images: encoded; repeated to fill the batches.
+      batch_size: of the larger requests; the others are of one image.
     """
     encoded = {
         size: np.array([images[i % len(images)] for i in range(size)], object)
-        for size in BATCH_SIZES
+        for size in sorted({1, batch_size})
     }
     found = []
     for size, batch in encoded.items():
@@ -64,7 +67,10 @@ def _example(encoded):
 
 
 def run_and_record(
-    folder: pathlib.Path, images: Sequence[bytes], default: str
+    folder: pathlib.Path,
+    images: Sequence[bytes],
+    default: str,
+    batch_size: int = BATCH_SIZE,
 ) -> int:
     """Runs all requests as a server would, and writes them beside the model.
 
@@ -72,6 +78,7 @@ def run_and_record(
       folder: of the SavedModel.
       images: encoded; none: nothing is run or written.
       default: the signature that is the default one, too.
+      batch_size: of the larger requests.
 
     Returns:
       Number of requests written: 0 where tensorflow-serving-api is not
@@ -79,7 +86,7 @@ def run_and_record(
     """
     if not images:
         return 0
-    wanted = requests(images)
+    wanted = requests(images, batch_size)
     # To a session each name is a graph of its own that has to get warm.
     wanted += [
         (tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY, inputs)
