@@ -2,10 +2,12 @@
 converted or run here."""
 
 import json
+import sys
 import types
 
 import numpy as np
 import pytest
+from hostile_images import PICTURES
 
 from ssd_tf import serving
 from ssd_tf.command import UserError
@@ -133,7 +135,7 @@ def test_one_version_is_not_the_folder_of_them(tmp_path):
 
 
 def test_what_is_not_installed_is_told_first(monkeypatch, tmp_path):
-    monkeypatch.setitem(__import__("sys").modules, "tf2onnx", None)
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(UserError, match=r"pip install 'ssd-tf\[export\]'"):
         steps.check(tmp_path, ["saved_model", "onnx"], None)
 
@@ -229,19 +231,15 @@ def test_the_limit_is_first_that_of_the_warmup(tmp_path):
     assert server_files.max_batch_size(tmp_path) == largest
     sizes = {
         len(inputs["image_bytes"])
-        for _, inputs in steps.warmup.requests(_jpeg(), 4)
+        for _, inputs in steps.warmup.requests([PICTURES["jpeg"]], 4)
         if "image_bytes" in inputs
     }
     assert sizes == {1, 4}
 
 
-def _jpeg():
-    from hostile_images import PICTURES
-
-    return [PICTURES["jpeg"]]
-
-
-def test_warmup_requests_keep_to_the_limit_of_the_server(monkeypatch, tmp_path):
+def test_warmup_requests_keep_to_the_limit_of_the_server(
+    monkeypatch, tmp_path, capsys
+):
     """A request of more images would fail the load of the version."""
     built = []
 
@@ -256,3 +254,6 @@ def test_warmup_requests_keep_to_the_limit_of_the_server(monkeypatch, tmp_path):
         config.write_text(text)
         steps._write_saved_model(None, tmp_path, tmp_path, wanted)
     assert built == [8, 4, 8]
+    # Nothing has been written here, as without tensorflow-serving-api.
+    told = "no warm-up requests: pip install 'ssd-tf[serving]'\n"
+    assert capsys.readouterr().out == 3 * told

@@ -67,6 +67,7 @@ def test_a_file_that_finds_nothing_fails(judged, score):
 def test_that_nothing_was_compared_is_told(judged, capsys):
     entries = judged(answer(0), answer(0))
     assert entries[1]["failures"] == [] and entries[1]["compared"] == 0
+    assert entries[1]["matched"] is None and entries[1]["score"] is None
     verify.print_table(entries)
     assert "NOT COMPARED" in capsys.readouterr().out
     assert "name images with objects by --verify" in verify.notes(entries)[0]

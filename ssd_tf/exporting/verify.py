@@ -71,9 +71,9 @@ def verify(
       An entry per file, before them one of the net itself with the options of
       the first: `name`, `runtime`, `path`, `megabytes`, `median_ms`, `p95_ms`,
       `mAP` (None without `measure`); for files also `score`, `box` (largest
-      differences), `mean_score`, `matched`, `compared`, `loss` of mAP, and
-      `failures`: what is beyond tolerance, in words. A figure that is no
-      number is None.
+      differences), `mean_score`, `matched` (None where nothing is compared),
+      `compared`, `loss` of mAP, and `failures`: what is beyond tolerance, in
+      words. A figure that is no number is None.
     """
     pixels = np.stack([_prepare(image, net) for image in encoded])
 
@@ -167,6 +167,9 @@ def _judge(subject, found, expected, measure):
     entry |= alike._asdict()
     entry["loss"] = None if metric is None else expected_metric - metric
     entry["failures"] = failures(entry, tolerance)
+    if not alike.compared:
+        # Neither alike nor different.
+        entry |= dict.fromkeys(("score", "mean_score", "box", "matched"))
     return {key: _number(value) for key, value in entry.items()}
 
 
