@@ -1,21 +1,21 @@
-"""HTTP requests that end by a deadline and are sent once.
+"""HTTP requests that end by a deadline and are sent once, by urllib3.
 
-A time limit of Python's sockets starts anew with every byte that comes, and
-libraries send again what may have been begun. Nothing here knows of a model.
+A library's time limit starts anew with every byte that comes; whoever waits
+wants the whole answer in time. Nothing here knows of a model.
 """
 
-import contextlib
 import http.client
-import math
-import socket
+import queue
+import threading
 import time
-import weakref
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-# Seconds in which no server closes a connection because nobody uses it.
-_FRESH = 1.0
-# What breaks a connection; errors of its time limit are none of them.
-_BREAKS = (http.client.HTTPException, OSError)
+import urllib3
+from urllib3 import exceptions
+
+# Connections that stay open; more are closed again after their request.
+_KEPT = 32
 
 
 class UnreachableError(Exception):
@@ -24,10 +24,6 @@ class UnreachableError(Exception):
 
 class BrokenError(Exception):
     """The connection broke before the whole answer was there."""
-
-
-class _SilentError(BrokenError):
-    """Before any of it was there."""
 
 
 class NoHttpError(Exception):
@@ -51,14 +47,14 @@ class Server:
           host: a name, an IPv4 address, or an IPv6 address in brackets.
           port: of plain HTTP.
         """
-        self._address = host, port
-        self._idle: list[_Connection] = []
-        weakref.finalize(self, _close, self._idle)
+        self._pool = urllib3.HTTPConnectionPool(
+            host, port, maxsize=_KEPT, retries=False
+        )
 
     def request(
         self, deadline: float, method: str, path: str, body: bytes | None = None
     ) -> Answer:
-        """Sends a request, and once more where a kept connection was stale.
+        """Sends a request, once.
 
         Args:
           deadline: on `time.monotonic`.
@@ -70,127 +66,57 @@ class Server:
           TimeoutError: the whole answer was not there in time.
           UnreachableError, BrokenError, NoHttpError: there is none.
         """
-        connection = self._kept()
-        if connection:
-            try:
-                return self._send(connection, deadline, method, path, body)
-            except _SilentError:
-                # The server may have closed it just then.
-                if connection.is_fresh():
-                    raise
-        connection = _Connection(*self._address)
-        connection.open(deadline)
-        return self._send(connection, deadline, method, path, body)
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("no time is left")
 
-    def _kept(self):
-        """An open connection, or None."""
-        with contextlib.suppress(IndexError):
-            while (connection := self._idle.pop()).is_dropped():
-                connection.close()
-            return connection
-        return None
+        def ask() -> Answer:
+            response = self._pool.urlopen(
+                method, path, body, redirect=False, timeout=left
+            )
+            return Answer(response.status, response.data)
 
-    def _send(self, connection, deadline, *request):
         try:
-            answer = connection.ask(deadline, *request)
-        except BaseException:
-            connection.close()
-            raise
-        if connection.sock:
-            self._idle.append(connection)
-        return answer
+            return _within(left, ask)
+        except exceptions.NewConnectionError as error:
+            raise UnreachableError(str(error).rpartition(": ")[2]) from error
+        except exceptions.TimeoutError as error:
+            raise TimeoutError(str(error)) from error
+        except exceptions.HTTPError as error:
+            raise _broken(error) from error
 
 
-def _close(connections):
-    for connection in connections:
-        connection.close()
-
-
-class _Connection(http.client.HTTPConnection):
-    """One request at a time."""
-
-    auto_open = 0  # by `open` alone
-    _used = -math.inf  # when the last answer came
-
-    def open(self, deadline: float) -> None:
-        """Connects.
-
-        Raises:
-          TimeoutError: not in time.
-          UnreachableError: there is nobody.
-        """
-        self.timeout = _left(deadline)
-        try:
-            self.connect()
-        except TimeoutError:
-            raise
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise UnreachableError(why) from error
-        self.sock = _Socket(fileno=self.sock.detach())
-
-    def is_fresh(self) -> bool:
-        """Whether it has just been used."""
-        return self._asked - self._used < _FRESH
-
-    def is_dropped(self) -> bool:
-        """Whether the other side has closed it, or says what nobody asked."""
-        self.sock.settimeout(0)
-        try:
-            self.sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
-        return True
-
-    def ask(self, deadline: float, *request) -> Answer:
-        """Sends a request and reads its answer; see `Server.request`."""
-        self.sock.deadline, self._asked = deadline, time.monotonic()
-        try:
-            self._send_all(request)
-            response = self.getresponse()
-            answer = Answer(response.status, response.read())
-        except TimeoutError:
-            raise
-        except ConnectionResetError as error:
-            raise _SilentError(str(error)) from error
-        except http.client.BadStatusLine as error:
-            raise NoHttpError(str(error)) from error
-        except _BREAKS as error:
-            raise BrokenError(str(error)) from error
-        self._used = time.monotonic()
-        return answer
-
-    def _send_all(self, request):
-        # Who refuses a body for its size answers before all of it has come.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.request(*request)
-
-
-class _Socket(socket.socket):
-    """Sends and reads up to a deadline, however little comes at a time."""
-
-    deadline = 0.0  # on `time.monotonic`
-
-    def sendall(self, *args):
-        """As every socket's."""
-        self.settimeout(_left(self.deadline))
-        return super().sendall(*args)
-
-    def recv_into(self, *args):
-        """As every socket's."""
-        self.settimeout(_left(self.deadline))
-        return super().recv_into(*args)
-
-
-def _left(deadline: float) -> float:
-    """Seconds that are left.
+def _within(seconds: float, function: Callable[[], Any]) -> Any:
+    """The result of a function, or what it raises, if that is in time.
 
     Raises:
-      TimeoutError: none.
+      TimeoutError: it is not. The function is left to itself.
     """
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("no time is left")
-    return left
+    results = queue.SimpleQueue()
+
+    def run():
+        try:
+            results.put((function(), None))
+        except BaseException as error:
+            results.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result, error = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError("no answer in time") from None
+    if error:
+        raise error
+    return result
+
+
+def _broken(error):
+    """What an error of urllib3 means here."""
+    cause = error.args[-1] if error.args else error
+    if isinstance(cause, TimeoutError):  # while the request was sent
+        return cause
+    if isinstance(cause, http.client.BadStatusLine) and not isinstance(
+        cause, http.client.RemoteDisconnected
+    ):
+        return NoHttpError(str(cause))
+    return BrokenError(str(cause))

@@ -579,7 +579,7 @@ heavy = ("tensorflow", "keras", "tensorflow_serving", "grpc")
 print([name for name in heavy if name in sys.modules])
 """
 # What docs/serving.md tells to install, and what rich brings along.
-LIGHT = {"ssd_tf", "numpy", "PIL", "absl", "rich"}
+LIGHT = {"ssd_tf", "numpy", "PIL", "absl", "rich", "urllib3"}
 LIGHT |= {"markdown_it", "mdurl", "pygments"}
 LIGHT |= sys.stdlib_module_names
 

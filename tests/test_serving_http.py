@@ -128,31 +128,6 @@ def test_half_an_answer_is_no_answer():
         assert len(connections) == 1
 
 
-def closing_at_the_second(connection, number):
-    """Keeps its first connection open, and drops the next request on it."""
-    connection.recv(1 << 16)
-    connection.sendall(GOOD)
-    connection.recv(1 << 16)
-    if number:
-        connection.sendall(GOOD)
-
-
-def test_a_connection_that_was_idle_for_long_may_be_stale(monkeypatch):
-    monkeypatch.setattr(serving_http, "_FRESH", 0.0)
-    with listening(closing_at_the_second) as (server, connections):
-        for _ in range(3):
-            assert ask(server).status == 200
-        assert len(connections) == 2
-
-
-def test_a_connection_just_used_is_not_stale():
-    with listening(closing_at_the_second) as (server, connections):
-        ask(server)
-        with pytest.raises(serving_http.BrokenError):
-            ask(server)
-        assert len(connections) == 1
-
-
 def test_a_connection_that_is_closed_is_not_used_again():
     def answer(connection, _):
         connection.recv(1 << 16)
