@@ -136,7 +136,8 @@ def _foreign_images(
     if foreign and not ids & {*image_ids}:
         raise UserError(
             f"{path}: none of its {len(foreign)} images (such as "
-            f"{foreign[0]!r}) is among the {len(ids)} of the split (such as {min(ids)!r}); "
+            f"{foreign[0]!r}) is among the {len(ids)} of the split (such as "
+            f"{min(ids)!r}); "
             "image_id has to be the source_id of the records, the file name "
             "without suffix of a VOC tree, or the image id of a COCO file"
         )

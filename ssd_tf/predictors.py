@@ -19,6 +19,7 @@ from ssd_tf import (
     checkpoint,
     coco_results,
     input_pipeline,
+    model_json,
     preprocessing,
     runtimes,
     serving,
@@ -93,19 +94,27 @@ def load(
       dataset_dir: where these classes are from, for messages.
 
     Raises:
-      UserError: there is none, or it cannot be run here; when it predicts: a
-        TFLite or ONNX file finds a class that there is not.
+      UserError: there is none, or it cannot be run here; when it predicts: it
+        finds a class that there is not, or what is no number.
     """
     path = _existing(path)
     if is_detections(path):
         return _of_detections(path, category_ids)
+    found = _load_model(path, options)
+
+    def predict(batch: Example) -> Detections:
+        detections = found.predict(batch)
+        _check(detections, path, dataset_dir, len(category_ids))
+        return detections
+
+    return found._replace(predict=predict)
+
+
+def _load_model(path, options):
     if is_file(path):
         is_onnx = path.suffix == ".onnx"
         load_file = runtimes.load_onnx if is_onnx else runtimes.load_tflite
-        check = functools.partial(
-            _check_classes, path, dataset_dir, len(category_ids)
-        )
-        return _of_runtime(path, load_file(path), check)
+        return _of_runtime(path, load_file(path))
     saved_model = serving.find_saved_model(path)
     if saved_model:
         return _of_saved_model(saved_model)
@@ -150,20 +159,50 @@ def with_size(record: Example) -> tuple[Example, tf.Tensor]:
 
 
 def _of_saved_model(path):
-    run, _ = serving.load_predictor(path)
+    run = serving.load_saved_model(path)
 
     def predict(batch: Example) -> Detections:
         return Detections(**run(batch["image"].numpy().tolist()))
 
-    return Predictor(
-        lambda record: with_size(record)[0],
-        predict,
-        {"kind": "SavedModel", "checkpoint": str(path)},
+    return _with_description(
+        Predictor(
+            lambda record: with_size(record)[0],
+            predict,
+            {"kind": "SavedModel", "checkpoint": str(path)},
+        ),
+        path,
     )
 
 
-def _check_classes(path, dataset_dir, number, classes):
-    """Refuses classes that the ground truth has not: they would be others."""
+def _with_description(predictor, path):
+    """With what an export of this package tells of itself."""
+    described = model_json.read(path)
+    # A model.json beside a file may be that of another one.
+    if described is None or (
+        predictor.input_size not in (None, described.input_size)
+    ):
+        return predictor
+    source = {"input_size": list(described.input_size), **described.source}
+    return predictor._replace(
+        source=predictor.source | source,
+        input_size=described.input_size,
+        anchors=described.anchors,
+        protocol={"detections": described.detection},
+    )
+
+
+def _check(found, path, dataset_dir, number):
+    """Refuses what is no detection, and classes that would be others."""
+    for name, values in (
+        ("boxes", found.detection_boxes),
+        ("scores", found.detection_scores),
+    ):
+        if not np.isfinite(values).all():
+            raise UserError(
+                f"{path}: has found {name} that are no numbers (NaN or "
+                "infinite); its weights are damaged, or it was converted wrong"
+            )
+    classes = found.detection_classes
     strange = classes[(classes < 0) | (classes > number)]
     if strange.size:
         raise UserError(
@@ -173,7 +212,7 @@ def _check_classes(path, dataset_dir, number, classes):
         )
 
 
-def _of_runtime(path, runtime, check):
+def _of_runtime(path, runtime):
     def prepare(record: Example) -> Example:
         record, image = with_size(record)
         return {
@@ -183,7 +222,6 @@ def _of_runtime(path, runtime, check):
 
     def predict(batch: Example) -> Detections:
         found = runtime.run(batch["image"].numpy())
-        check(found["detection_classes"])
         return Detections(*(found[name] for name in runtimes.NAMES))
 
     source = {
@@ -191,7 +229,9 @@ def _of_runtime(path, runtime, check):
         "checkpoint": str(path),
         "input_size": list(runtime.input_size),
     }
-    return Predictor(prepare, predict, source, runtime.input_size)
+    return _with_description(
+        Predictor(prepare, predict, source, runtime.input_size), path
+    )
 
 
 def _of_detections(path, category_ids):
@@ -211,7 +251,7 @@ def _of_detections(path, category_ids):
 
     def predict(batch: Example) -> Detections:
         found = [
-            by_image.get(name.decode(), coco_results.NOTHING)
+            by_image.get(name.decode(errors="replace"), coco_results.NOTHING)
             for name in batch["source_id"].numpy()
         ]
         sizes = np.stack([batch["height"], batch["width"]] * 2, axis=-1)

@@ -39,6 +39,8 @@ KINDS = {
 }
 # Most confusions that are listed beside the matrix.
 _MAX_CONFUSIONS = 12
+# Classes of a matrix that a person can still read.
+_MAX_MATRIX = 40
 
 
 class Pictures(NamedTuple):
@@ -205,28 +207,51 @@ def _overlap_chart(by_iou):
 
 
 def _confusion(confusion):
-    """Rows with shares for the colours, and the largest confusions."""
+    """Rows with shares for the colours, and the largest confusions.
+
+    Of very many classes the matrix is of the most confused.
+    """
     counts = np.array(confusion["counts"])
     names = confusion["classes"]
-    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    rows = [
-        {
-            "name": name,
-            "cells": list(
-                zip(row.tolist(), (row / total).tolist(), strict=True)
-            ),
-        }
-        for name, row, total in zip(names, counts, totals, strict=True)
-    ]
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
+    shown = _most_confused(wrong)
+    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = counts / totals
+    rows = [
+        {
+            "name": names[i],
+            "cells": list(
+                zip(
+                    counts[i, shown].tolist(),
+                    shares[i, shown].tolist(),
+                    strict=True,
+                )
+            ),
+        }
+        for i in shown
+    ]
     order = np.argsort(-wrong, axis=None, kind="stable")[:_MAX_CONFUSIONS]
     largest = [
         {"is": names[i], "called": names[j], "count": int(wrong[i, j])}
         for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True)
         if wrong[i, j]
     ]
-    return {"names": names, "rows": rows, "largest": largest}
+    return {
+        "names": [names[i] for i in shown],
+        "left_out": len(names) - len(shown),
+        "rows": rows,
+        "largest": largest,
+    }
+
+
+def _most_confused(wrong):
+    """Of the classes by number, the background and those with most mistakes
+    among themselves, in order."""
+    among = wrong[1:, 1:]
+    mistakes = among.sum(axis=0) + among.sum(axis=1)
+    order = np.argsort(-mistakes, kind="stable")[: _MAX_MATRIX - 1]
+    return [0, *np.sort(order + 1).tolist()]
 
 
 def _error_chart(errors):

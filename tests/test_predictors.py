@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from processes import finish, start
 
 from ssd_tf import evaluate, export, input_pipeline, predictors
@@ -92,6 +93,41 @@ def test_class_names_are_those_of_the_training(trained, forms):
         assert names == (
             None if kind in ("TFLite", "ONNX") else trained.settings.class_names
         )
+
+
+def test_an_export_tells_what_a_checkpoint_knows(forms):
+    options = DetectionParams()
+    net, exported = (
+        predictors.load(forms[kind], options, (1, 2, 3))
+        for kind in ("train_dir", "SavedModel")
+    )
+    assert exported.input_size == net.input_size
+    np.testing.assert_array_equal(exported.anchors, net.anchors)
+    assert exported.protocol == net.protocol
+    assert exported.source["model_name"] == net.source["model_name"]
+    # Another tool's file says nothing; a description of another is not its.
+    other = predictors.load(forms["ONNX"], options, (1, 2, 3))
+    assert other.anchors is None and other.protocol == {}
+
+
+@pytest.mark.parametrize("what", ["detection_boxes", "detection_scores"])
+def test_what_is_no_number_is_no_detection(forms, monkeypatch, what):
+    path = forms["ONNX"]
+    predictor = predictors.load(path, DetectionParams(), range(1, 9))
+    images = tf.zeros([1, *predictor.input_size, 3])
+    found = predictor.predict({"image": images})
+
+    def broken(*_):
+        return found._replace(**{what: getattr(found, what) * np.nan})
+
+    monkeypatch.setattr(
+        predictors,
+        "_of_runtime",
+        lambda *_: predictor._replace(predict=broken),
+    )
+    predictor = predictors.load(path, DetectionParams(), range(1, 9))
+    with pytest.raises(UserError, match=f"{path}: has found .* no numbers"):
+        predictor.predict({"image": images})
 
 
 def test_options_are_a_checkpoints(trained, forms):

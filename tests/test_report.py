@@ -264,6 +264,26 @@ def test_an_image_that_is_not_there_is_told_of():
     ]
 
 
+def test_a_matrix_of_many_classes_is_of_the_most_confused():
+    names = [f"class {k}" for k in range(1, 601)]
+    counts = np.diag(np.full(601, 9))
+    counts[0, 0] = 0
+    counts[7, 300] = counts[300, 600] = 5  # the most confused
+    counts[500, 0] = counts[0, 501] = 50  # missed, and found on nothing
+    found = report._confusion(
+        {"classes": ["background", *names], "counts": counts.tolist()}
+    )
+    assert len(found["rows"]) == len(found["names"]) == 40
+    assert found["left_out"] == 561
+    assert found["names"][0] == "background"
+    assert {"class 7", "class 300", "class 600"} <= {*found["names"]}
+    place = found["names"].index
+    row = found["rows"][place("class 7")]["cells"]
+    assert row[place("class 300")] == (5, 5 / 14)
+    few = {"classes": ["background", "a"], "counts": [[0, 1], [2, 3]]}
+    assert report._confusion(few)["left_out"] == 0
+
+
 def test_large_pictures_are_reduced():
     image = evaluated.image(truth=[([0, 0, 500, 999], 1)], size=(1000, 2000))
     metrics, _ = results([image])

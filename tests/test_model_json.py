@@ -1,0 +1,61 @@
+"""What an export says of itself is what an evaluation knows of the net."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ssd_tf import model_json, predictors
+from ssd_tf.command import UserError
+from ssd_tf.config import DetectionParams
+from ssd_tf.exporting import description
+from ssd_tf.nets.ssd import SSDNet
+from ssd_tf.presets import PRESETS, resized
+
+OPTIONS = DetectionParams(select_threshold=0.3)
+
+
+@pytest.fixture(scope="module")
+def described(trained):
+    names = trained.settings.class_names
+    model = description.Model(trained.net, names, "runs/a/ckpt-4", 4)
+    return description.describe(model, OPTIONS)
+
+
+def test_a_checkpoint_comes_back(trained, described, tmp_path):
+    (tmp_path / "model.json").write_text(json.dumps(described))
+    checkpoint = predictors.load(trained.train_dir, OPTIONS, (1, 2, 3))
+    found = model_json.read(tmp_path / "model.tflite")
+    assert found.input_size == checkpoint.input_size
+    np.testing.assert_array_equal(found.anchors, checkpoint.anchors)
+    assert found.detection == vars(OPTIONS)
+    assert found.source == {
+        "model_name": trained.net.params.model_name,
+        "exported_from": "runs/a/ckpt-4",
+        "step": 4,
+    }
+
+
+def test_anchors_of_an_image_that_is_not_square(tmp_path):
+    params = resized(PRESETS["ssd_128_mobilenet_v2"], (96, 160))
+    net = SSDNet(params)
+    values = description.describe(
+        description.Model(net, ("a",) * 20), DetectionParams()
+    )
+    (tmp_path / "model.json").write_text(json.dumps(values))
+    found = model_json.read(tmp_path / "model.onnx.tflite")
+    assert found.input_size == (96, 160)
+    centres = (found.anchors[:, :2] + found.anchors[:, 2:]) / 2
+    np.testing.assert_allclose(centres, net.flat_anchors[:, :2], atol=1e-6)
+
+
+def test_nothing_is_said_of_other_tools_models(tmp_path):
+    assert model_json.read(tmp_path / "model.tflite") is None
+    assert model_json.read(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"input": 3}'])
+def test_a_damaged_description_is_named(tmp_path, text):
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(UserError, match="model.json: does not describe"):
+        model_json.read(tmp_path / "model.tflite")
