@@ -11,8 +11,8 @@ Its default signature takes encoded images and answers with detections:
   detection_classes  int32 [B, K]        1-based line of assets/labels.txt
   num_detections     int32 [B]
 
-With --verify=RECORDS and without --formats it writes nothing and only compares
-what is there with the net.
+With --verify=RECORDS and without --formats it exports nothing and only compares
+what is there already with the net.
 
 docs/serving.md tells of the other signatures and of the way to a server.
 """
