@@ -11,14 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ssd_tf import detect_video, drawing, files
+from ssd_tf import detect_video, drawing, picture_files
 from ssd_tf.detect_inputs import CROPS_DIR
 from ssd_tf.detect_results import Result, class_name, from_score, pixel_boxes
 from ssd_tf.file_names import UniqueNames, safe
 
-_PICTURE_QUALITY, _CROP_QUALITY = 92, 95
-# libjpeg writes no longer sides.
-_MAX_JPEG_SIDE = 65_500
+_CROP_QUALITY = 95  # of JPEGs
 
 
 class Outputs(NamedTuple):
@@ -45,7 +43,7 @@ def render(result: Result, outputs: Outputs) -> Result:
     picture = draw(result, outputs.class_names, outputs.min_score)
     if result.picture.moment:
         return result._replace(drawn=np.asarray(picture))
-    save_picture(picture, outputs.output_dir / result.picture.name)
+    picture_files.save(picture, outputs.output_dir / result.picture.name)
     return result
 
 
@@ -56,18 +54,6 @@ def draw(
     return drawing.draw_detections(
         result.picture.pixels, *result.found, class_names, min_score
     )
-
-
-def save_picture(
-    picture: Image.Image, path: pathlib.Path, quality: int = _PICTURE_QUALITY
-) -> None:
-    """Writes JPEG or PNG, as the name says; PNG also what is too long."""
-    is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
-    if is_jpeg and max(picture.size) > _MAX_JPEG_SIDE:
-        path, is_jpeg = path.with_name(f"{path.name}.png"), False
-    with files.replace_file(path) as temporary:
-        kind = "JPEG" if is_jpeg else "PNG"
-        picture.save(temporary, kind, quality=quality)
 
 
 def save_crops(result: Result, outputs: Outputs) -> None:
@@ -82,7 +68,7 @@ def save_crops(result: Result, outputs: Outputs) -> None:
         crop = Image.fromarray(result.picture.pixels[ymin:ymax, xmin:xmax])
         name = f"{result.picture.source_id}_{number}.jpg"
         folder = outputs.output_dir / CROPS_DIR / class_name(folders, label)
-        save_picture(crop, folder / name, _CROP_QUALITY)
+        picture_files.save(crop, folder / name, _CROP_QUALITY)
 
 
 def class_folders(class_names: Sequence[str]) -> list[str]:

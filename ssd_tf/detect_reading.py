@@ -6,33 +6,22 @@ rest.
 
 import contextlib
 import functools
-import io
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from PIL import UnidentifiedImageError
 
-from ssd_tf import detect_video, preprocessing
+from ssd_tf import detect_video, picture_files, preprocessing
 from ssd_tf.datasets import images, records
 from ssd_tf.datasets.catalog import Shard
 from ssd_tf.detect_inputs import Naming, Source, Still, Video
 from ssd_tf.file_names import safe, shown
 
-MAX_MEGAPIXELS = 64
 # A file is damaged where so much is missing, as seconds and as share of what
 # it states: sound is often a little longer than the pictures.
 _MISSING_SECONDS, _MISSING_SHARE = 1.0, 0.05
-
-
-# Icons hold whole images, whose size their header does not tell: Pillow decodes
-# them to know it. Encapsulated PostScript is a program.
-_NEVER_OPENED = (
-    *(b"\0\0\1\0", b"\0\0\2\0", b"icns"),
-    *(b"%!PS", b"\xc5\xd0\xd3\xc6"),
-)
 
 
 class Moment(NamedTuple):
@@ -69,7 +58,7 @@ class Reader(NamedTuple):
     # From pixels and encoded image, see `detect_models.Model`.
     prepare: Callable[[np.ndarray, bytes | None], Any]
     naming: Naming
-    max_pixels: int = MAX_MEGAPIXELS * 10**6
+    max_pixels: int = picture_files.MAX_MEGAPIXELS * 10**6
     max_frames: int | None = None  # of each video; None: all
     # Asked before each picture.
     is_stopped: Callable[[], bool] = lambda: False
@@ -80,7 +69,8 @@ Job = Callable[[], Picture | Unreadable]
 
 
 def read_image(
-    source: pathlib.Path | bytes, max_pixels: int = MAX_MEGAPIXELS * 10**6
+    source: pathlib.Path | bytes,
+    max_pixels: int = picture_files.MAX_MEGAPIXELS * 10**6,
 ) -> tuple[bytes, np.ndarray]:
     """An image as a detector and as a person see it.
 
@@ -88,8 +78,7 @@ def read_image(
     orientation and misreads palettes, and decoded as for training.
 
     Args:
-      source: of a file, or its bytes.
-      max_pixels: more are refused before they are decoded.
+      source, max_pixels: see `picture_files.read`.
 
     Returns:
       Encoded JPEG or PNG and uint8 `[h, w, 3]`.
@@ -98,36 +87,11 @@ def read_image(
       UnreadableImageError: not an image, not a whole one, or too large.
       OSError: the file cannot be read.
     """
-    is_file = isinstance(source, pathlib.Path)
-    with source.open("rb") if is_file else io.BytesIO(source) as file:
-        _check_size(*_stated_size(file), max_pixels)
-        file.seek(0)
-        encoded = images.prepare(file.read()).encoded
+    encoded = picture_files.read(source, max_pixels).encoded
     try:
         return encoded, preprocessing.decode(encoded).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise images.UnreadableImageError(_first_line(error)) from error
-
-
-def _stated_size(file):
-    if file.read(4) in _NEVER_OPENED:
-        raise images.UnreadableImageError("is an icon or PostScript")
-    file.seek(0)
-    try:
-        return images.stored_size(file)
-    except images.UnreadableImageError as error:
-        # Pillow's words name an object of Python's.
-        if isinstance(error.__cause__, UnidentifiedImageError):
-            raise images.UnreadableImageError("is no image") from error
-        raise
-
-
-def _check_size(height, width, max_pixels):
-    if height * width > max_pixels:
-        raise images.UnreadableImageError(
-            f"{width} x {height} are more than {max_pixels / 1e6:g} million "
-            "pixels; see --max_image_megapixels"
-        )
 
 
 def read(sources: Sequence[Source], reader: Reader) -> Iterator[Job]:
@@ -203,7 +167,9 @@ def _of_record(record, file, reader):
 def _of_video(video: Video, reader: Reader) -> Iterator[Job]:
     try:
         with detect_video.opened(video.path, video.camera) as capture:
-            _check_size(*detect_video.size(capture), reader.max_pixels)
+            picture_files.check_size(
+                *detect_video.size(capture), reader.max_pixels
+            )
             yield from _of_frames(video, capture, reader)
     except (
         detect_video.UnreadableVideoError,

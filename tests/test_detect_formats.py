@@ -185,13 +185,6 @@ def test_folders_of_classes_are_safe_and_their_own():
     assert detect_outputs.class_folders(names) == expected
 
 
-def test_a_picture_too_long_for_jpeg_is_a_png(tmp_path):
-    long = Image.new("L", (66_000, 1))
-    detect_outputs.save_picture(long, tmp_path / "a.jpg")
-    with Image.open(tmp_path / "a.jpg.png") as image:
-        assert image.size == long.size
-
-
 def test_one_pixel_and_nothing_found_are_drawn(tmp_path):
     for pixels in (np.zeros((1, 1, 3), np.uint8), halves()):
         each = result(((0, 0, 1, 1), 0.9, 1), pixels=pixels)

@@ -208,7 +208,7 @@ CORE = {
     "detect_results": {"detect_reading", "metrics.inputs"},
     "detect_outputs": {
         *("detect_inputs", "detect_results", "detect_video"),
-        *("drawing", "file_names", "files"),
+        *("drawing", "file_names", "picture_files"),
     },
     "detect_run": {
         *("background", "command", "detect_formats", "detect_inputs"),
