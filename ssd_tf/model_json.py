@@ -1,17 +1,29 @@
 """What model.json tells of an exported model, read back.
 
-`exporting.description` writes it: into a SavedModel's assets, into the
-metadata of an ONNX file, and beside TFLite and ONNX files.
+`exporting.description` makes it; it lies in a SavedModel's assets, in the
+metadata of an ONNX file, and in the archive behind a TFLite file. Nothing here
+needs TensorFlow.
 """
 
 import json
+import os
 import pathlib
+import zipfile
+import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssd_tf import anchors, boxes, runtimes, serving
+from ssd_tf import anchors, boxes, runtimes
 from ssd_tf.command import UserError
+from ssd_tf.exporting import tflite_metadata
+
+_DAMAGED = (
+    "{path}: its model.json does not describe a model ({error!r}); export it "
+    "again"
+)
+
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class Described(NamedTuple):
@@ -23,7 +35,7 @@ class Described(NamedTuple):
     source: dict[str, Any]  # the net and the checkpoint that it was made from
 
 
-def read(path: pathlib.Path) -> Described | None:
+def read(path: str | os.PathLike) -> Described | None:
     """What is said of a SavedModel's folder, a .tflite or an .onnx file.
 
     Returns:
@@ -32,21 +44,40 @@ def read(path: pathlib.Path) -> Described | None:
     Raises:
       UserError: the description is damaged.
     """
-    name = pathlib.Path(serving.MODEL_FILE).name
-    place, text = path.with_name(name), None
-    if path.is_dir():
-        place = path / serving.MODEL_FILE
-    elif path.suffix == ".onnx":
-        text = runtimes.onnx_metadata(path).get(name)
+    values = load(path)
     try:
-        if text is None and place.is_file():
-            text = place.read_text("utf-8")
-        return _described(json.loads(text)) if text else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{place}: does not describe a model ({error!r}); export it "
-            "again, or take the file away"
-        ) from error
+        return None if values is None else _described(values)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(_DAMAGED.format(path=path, error=error)) from error
+
+
+def load(path: str | os.PathLike) -> dict[str, Any] | None:
+    """All that is said, as `exporting.description.describe` makes it.
+
+    Returns:
+      None where nothing is said.
+
+    Raises:
+      UserError: the file or its description is damaged.
+    """
+    try:
+        text = _text(path)
+        return None if text is None else json.loads(text)
+    except _UNREADABLE as error:
+        raise UserError(_DAMAGED.format(path=path, error=error)) from error
+
+
+def _text(path):
+    path = pathlib.Path(path)
+    if path.is_dir():
+        place = path / "assets" / tflite_metadata.MODEL
+        return place.read_text("utf-8") if place.is_file() else None
+    if path.suffix == ".onnx":
+        return runtimes.onnx_metadata(path).get(tflite_metadata.MODEL)
+    try:
+        return tflite_metadata.read_packed(path, tflite_metadata.MODEL)
+    except tflite_metadata.NotPackedError:
+        return None
 
 
 def _described(values):

@@ -177,10 +177,7 @@ def _of_saved_model(path):
 def _with_description(predictor, path):
     """With what an export of this package tells of itself."""
     described = model_json.read(path)
-    # A model.json beside a file may be that of another one.
-    if described is None or (
-        predictor.input_size not in (None, described.input_size)
-    ):
+    if described is None:
         return predictor
     source = {"input_size": list(described.input_size), **described.source}
     return predictor._replace(

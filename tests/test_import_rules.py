@@ -132,6 +132,10 @@ CORE = {
     "stated_names": {"command", "runtimes"},
     "software": set(),
     # A SavedModel knows nothing of the other formats, and nobody of a server.
+    "model_json": {
+        *("anchors", "boxes", "command", "runtimes"),
+        "exporting.tflite_metadata",
+    },
     "exporting.gif": set(),
     "exporting.decoding": {"preprocessing", "exporting.gif"},
     "exporting.session": set(),
@@ -165,8 +169,7 @@ CORE = {
     "exporting.pairs": {"boxes"},
     # To run raw heads takes what is said of them, not what made them.
     "exporting.raw_heads": {
-        *("command", "detection", "model_tensors"),
-        "exporting.tflite_metadata",
+        *("command", "detection", "model_json", "model_tensors"),
     },
     "exporting.runner": {
         *("runtimes", "exporting.raw_heads", "exporting.session"),
@@ -176,8 +179,8 @@ CORE = {
         *("exporting.description", "exporting.onnx_file", "exporting.tflite"),
     },
     "exporting.subjects": {
-        *("command", "config", "runtimes", "serving", "exporting.formats"),
-        *("exporting.runner", "exporting.tflite_metadata"),
+        *("command", "config", "model_json", "serving"),
+        *("exporting.formats", "exporting.runner"),
     },
     "exporting.verify": {
         *("command", "config", "files", "nets.ssd", "preprocessing"),

@@ -8,7 +8,7 @@ import pytest
 from ssd_tf import model_json, predictors
 from ssd_tf.command import UserError
 from ssd_tf.config import DetectionParams
-from ssd_tf.exporting import description
+from ssd_tf.exporting import description, tflite_metadata
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.presets import PRESETS, resized
 
@@ -22,10 +22,16 @@ def described(trained):
     return description.describe(model, OPTIONS)
 
 
+def packed(folder, text):
+    """A .tflite file with this model.json behind it."""
+    path = folder / "model.tflite"
+    path.write_bytes(tflite_metadata.pack(b"TFL3", {"model.json": text}))
+    return path
+
+
 def test_a_checkpoint_comes_back(trained, described, tmp_path):
-    (tmp_path / "model.json").write_text(json.dumps(described))
     checkpoint = predictors.load(trained.train_dir, OPTIONS, (1, 2, 3))
-    found = model_json.read(tmp_path / "model.tflite")
+    found = model_json.read(packed(tmp_path, json.dumps(described)))
     assert found.input_size == checkpoint.input_size
     np.testing.assert_array_equal(found.anchors, checkpoint.anchors)
     assert found.detection == vars(OPTIONS)
@@ -42,20 +48,26 @@ def test_anchors_of_an_image_that_is_not_square(tmp_path):
     values = description.describe(
         description.Model(net, ("a",) * 20), DetectionParams()
     )
-    (tmp_path / "model.json").write_text(json.dumps(values))
-    found = model_json.read(tmp_path / "model.onnx.tflite")
+    found = model_json.read(packed(tmp_path, json.dumps(values)))
     assert found.input_size == (96, 160)
     centres = (found.anchors[:, :2] + found.anchors[:, 2:]) / 2
     np.testing.assert_allclose(centres, net.flat_anchors[:, :2], atol=1e-6)
 
 
+def test_a_saved_model_has_it_in_its_assets(described, tmp_path):
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "model.json").write_text(json.dumps(described))
+    assert model_json.read(tmp_path).source["step"] == 4
+
+
 def test_nothing_is_said_of_other_tools_models(tmp_path):
+    (tmp_path / "model.tflite").write_bytes(b"TFL3")
     assert model_json.read(tmp_path / "model.tflite") is None
     assert model_json.read(tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"input": 3}'])
 def test_a_damaged_description_is_named(tmp_path, text):
-    (tmp_path / "model.json").write_text(text)
-    with pytest.raises(UserError, match="model.json: does not describe"):
-        model_json.read(tmp_path / "model.tflite")
+    path = packed(tmp_path, text)
+    with pytest.raises(UserError, match="model.tflite: its model.json does"):
+        model_json.read(path)

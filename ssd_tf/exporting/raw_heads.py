@@ -2,15 +2,13 @@
 suppression of their own, and of the file nothing but what is in it."""
 
 import functools
-import json
 import os
 from collections.abc import Callable
 
 import numpy as np
 
-from ssd_tf import command
+from ssd_tf import command, model_json
 from ssd_tf.command import UserError
-from ssd_tf.exporting import tflite_metadata
 from ssd_tf.model_tensors import Quantization, from_pixels, stack
 
 NAMES = ("logits", "localisations", "anchors")
@@ -50,12 +48,9 @@ def load(
 
 def _detect(path):
     """From the three outputs to detections."""
-    try:
-        stated = json.loads(
-            tflite_metadata.read_packed(path, tflite_metadata.MODEL)
-        )
-    except tflite_metadata.NotPackedError as error:
-        raise UserError(f"{path}: {error}; export it again") from error
+    stated = model_json.load(path)
+    if stated is None:
+        raise UserError(f"{path}: has no model.json inside; export it again")
     import tensorflow as tf
 
     from ssd_tf import detection

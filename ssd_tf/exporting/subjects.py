@@ -1,16 +1,13 @@
 """The files of an export: which there are, what they say of themselves."""
 
 import importlib.util
-import json
 import pathlib
-import zipfile
-import zlib
 from typing import Any, NamedTuple
 
-from ssd_tf import runtimes, serving
+from ssd_tf import model_json, serving
 from ssd_tf.command import UserError
 from ssd_tf.config import DetectionParams
-from ssd_tf.exporting import formats, runner, tflite_metadata
+from ssd_tf.exporting import formats, runner
 
 
 class Subject(NamedTuple):
@@ -119,16 +116,6 @@ def described(path: pathlib.Path) -> dict[str, Any]:
     That a damaged file has none is no news: it does not run either.
     """
     try:
-        return json.loads(_model_json(path))
-    except (UserError, OSError, KeyError, ValueError):
+        return model_json.load(path) or {}
+    except UserError:
         return {}
-    except (zipfile.BadZipFile, zlib.error, EOFError):
-        return {}
-
-
-def _model_json(path):
-    if path.is_dir():
-        return (path / serving.MODEL_FILE).read_text("utf-8")
-    if path.suffix == ".onnx":
-        return runtimes.onnx_metadata(path)["model.json"]
-    return tflite_metadata.read_packed(path, tflite_metadata.MODEL)

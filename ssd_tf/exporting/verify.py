@@ -44,10 +44,12 @@ TOLERANCES = {
     "onnx": _EXACT,
     "openvino": _EXACT._replace(score=1e-3, box=1e-3, mean_score=1e-3),
     "tflite": _EXACT,
-    "tflite_float16": Tolerance(0.02, 0.02, 0.8, 0.98, 0.005, 0.005),
-    # Quantised: single detections may move, the mean must not.
-    "tflite_dynamic": Tolerance(0.5, 0.5, 0.5, 0.9, 0.02, 0.02),
-    "tflite_int8": Tolerance(0.5, 0.5, 0.5, 0.8, 0.02, 0.05),
+    # Rounded: of two boxes on an object the other one may be kept, with a
+    # score and a place of its own, so that a single pair says nothing. Whether
+    # the model is the same say the mean, the share of pairs and the mAP.
+    "tflite_float16": Tolerance(math.inf, math.inf, 0.8, 0.98, 0.005, 0.005),
+    "tflite_dynamic": Tolerance(math.inf, math.inf, 0.5, 0.9, 0.02, 0.02),
+    "tflite_int8": Tolerance(math.inf, math.inf, 0.5, 0.8, 0.02, 0.05),
 }
 
 
