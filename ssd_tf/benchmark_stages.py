@@ -189,9 +189,9 @@ def detect(net: SSDNet, batch_size: int) -> dict[str, Measure]:
 
 def inference(net: SSDNet, batch_size: int) -> dict[str, Measure]:
     """Encoded JPEGs to detections, as the exported model does it."""
-    photos = tf.constant([inputs.photo(seed) for seed in range(batch_size)])
-    infer = tf.function(serving.bytes_to_detections(net, DetectionParams()))
-    return {"JPEG to detections": _fetched(infer, photos, images=batch_size)}
+    photos = [inputs.photo(seed) for seed in range(batch_size)]
+    predict = serving.make_predict(net)
+    return {"JPEG to detections": warmed(lambda: predict(photos), batch_size)}
 
 
 def train(net: SSDNet, batch_size: int) -> dict[str, Measure]:

@@ -95,6 +95,23 @@ def test_only_what_is_alike_is_compared(flag):
     )
 
 
+@pytest.fixture(scope="module")
+def small_net():
+    return benchmark_inputs.make_net("ssd_128_mobilenet_v2", "float32")
+
+
+# What takes minutes is left to the test of the command.
+@pytest.mark.parametrize(
+    "stage", [x for x in benchmark.STAGES if x not in ("metrics", "train")]
+)
+def test_every_stage_can_be_measured(small_net, monkeypatch, stage):
+    monkeypatch.setattr(benchmark_stages, "NUM_PHOTOS", 2)
+    cases = benchmark_stages.MAKERS[stage](small_net, 1)
+    assert cases
+    for measure in cases.values():
+        assert 0 < measure() < 60
+
+
 def test_median_and_ratio_are_taken_over_the_repeats():
     samples = {
         ("forward", "whole network"): [0.5, 0.25, 4.0],
