@@ -33,6 +33,8 @@ from ssd_tf.recipe import AUGMENTATIONS, TrainParams
 MATCH_THRESHOLD = TrainParams().loss.match_threshold
 NUM_BOXES = (1, 10, 40, 200)
 NUM_PHOTOS = 32
+# Of an evaluation: so many that how it begins and ends hardly counts.
+NUM_EVALUATED = 160
 # As many of COCO's 5000 images and 80 classes are judged in one measurement.
 NUM_JUDGED, NUM_COCO_CLASSES = 1000, 80
 # tf.data finds its number of threads in the first second or two.
@@ -241,7 +243,7 @@ def evaluate(net: SSDNet, batch_size: int) -> dict[str, Measure]:
 
     And the network and suppression alone, on a batch that is ready.
     """
-    number = batch_size * -(-NUM_PHOTOS // batch_size)
+    number = batch_size * -(-NUM_EVALUATED // batch_size)
     batches = input_pipeline.make_for_eval(
         _records(number), net.params, batch_size
     )

@@ -105,7 +105,8 @@ def small_net():
     "stage", [x for x in benchmark.STAGES if x not in ("metrics", "train")]
 )
 def test_every_stage_can_be_measured(small_net, monkeypatch, stage):
-    monkeypatch.setattr(benchmark_stages, "NUM_PHOTOS", 2)
+    for name in ("NUM_PHOTOS", "NUM_EVALUATED"):
+        monkeypatch.setattr(benchmark_stages, name, 2)
     cases = benchmark_stages.MAKERS[stage](small_net, 1)
     assert cases
     for measure in cases.values():
