@@ -8,8 +8,9 @@ import tensorflow as tf
 from ssd_tf.nets.dilated import DilatedConv2D
 
 # Sums of 9 * 16 products in another order: some ulp of float32, of which the
-# outputs' cancelling leaves more. In bfloat16 nine values are rounded.
-TOLERANCE = {"float32": 3e-6, "mixed_bfloat16": 1.2e-2}
+# outputs' cancelling leaves more. In bfloat16 nine values are rounded, to 2^-9
+# of themselves, and on CPUs without it their eight sums, too: 0.033.
+TOLERANCE = {"float32": 3e-6, "mixed_bfloat16": 4e-2}
 
 
 def applied(layer_class, shape, precision, **how):

@@ -141,11 +141,14 @@ def test_outputs_of_the_net(port, kind):
         assert layer.shape == tuple(port.values(f"{key}/shape"))
         expected = port.values(f"{key}/val")
         # 20 convolutions in another order of additions; a value that nearly
-        # cancels is as exact as the largest ones that went into it.
+        # cancels is as exact as the largest ones that went into it. A
+        # probability moves up to half as far as its logit, and logits of up to
+        # 880 differ by 2e-6 of that between one CPU and another.
+        relative = 1e-3 if kind == "predictions" else 1e-5
         np.testing.assert_allclose(
             np.ravel(layer)[port.values(f"{key}/idx")],
             expected,
-            atol=1e-4 * np.abs(expected).max(),
+            atol=relative * np.abs(expected).max(),
             rtol=0,
             err_msg=key,
         )

@@ -127,8 +127,9 @@ def test_the_imported_net_gives_the_values_of_the_port(imported, golden):
             ours = np.ravel(layer)[golden[f"{key}/idx"]]
             # 20 convolutions in another order of additions; a value that
             # nearly cancels is as exact as the largest that went into it.
-            # A probability moves as far as its logit: up to 880 here.
-            relative = 1e-4 if kind == "predictions" else 5e-6
+            # A probability moves up to half as far as its logit, of up to
+            # 880 here, and CPUs without AVX-512 add in yet another order.
+            relative = 1e-3 if kind == "predictions" else 1e-5
             np.testing.assert_allclose(
                 ours,
                 expected,
