@@ -79,7 +79,8 @@ class Server:
         try:
             return _within(left, ask)
         except exceptions.NewConnectionError as error:
-            raise UnreachableError(str(error).rpartition(": ")[2]) from error
+            cause = getattr(error.__cause__, "strerror", None)
+            raise UnreachableError(cause or str(error)) from error
         except exceptions.TimeoutError as error:
             raise TimeoutError(str(error)) from error
         except exceptions.HTTPError as error:

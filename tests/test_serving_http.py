@@ -164,5 +164,7 @@ def test_what_is_no_http():
 
 def test_nobody_listens():
     (port,) = free_ports(1)
-    with pytest.raises(serving_http.UnreachableError, match="refused"):
+    with pytest.raises(
+        serving_http.UnreachableError, match="^Connection refused$"
+    ):
         ask(serving_http.Server("127.0.0.1", port))
