@@ -8,7 +8,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ from ssd_tf.serving_requests import RequestError
 PERCENTILES = (50, 90, 95, 99)
 # Of each thread, not counted: the first opens its connection.
 WARMUP_REQUESTS = 2
+# A Ctrl-C that comes just before a wait begins is noticed when it ends.
+_LONGEST_WAIT = 0.5
 
 
 class Request(NamedTuple):
@@ -75,7 +77,7 @@ def measure(
             _begin(ask, itertools.islice(itertools.cycle(requests), count), end)
             for _ in range(concurrency)
         ]
-        return [sent for each in begun for sent in each.result()]
+        return [sent for result in _results(begun) for sent in result]
 
     stopped = threading.Event()
     try:
@@ -102,6 +104,17 @@ def _begin(function, *args) -> futures.Future:
     future = futures.Future()
     threading.Thread(target=call, daemon=True).start()
     return future
+
+
+def _results(begun: Iterable[futures.Future]) -> Iterator[list[Sent]]:
+    """What each has returned, as they end; the first exception is raised."""
+    waiting = begun
+    while waiting:
+        done, waiting = futures.wait(
+            waiting, _LONGEST_WAIT, futures.FIRST_EXCEPTION
+        )
+        for each in done:
+            yield each.result()
 
 
 def _send(request, clock) -> Sent:
