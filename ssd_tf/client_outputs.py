@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,11 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ssd_tf import command, drawing, files, picture_files
+from ssd_tf import command, detections_json, drawing, picture_files
 from ssd_tf.client_images import Found, Item
 from ssd_tf.command import UserError
-
-JSON_FILE = "detections.json"
 
 
 class Output(NamedTuple):
@@ -35,8 +32,10 @@ def showing(output: Output) -> Iterator[Callable[[Item, Found], int]]:
     """
     with contextlib.ExitStack() as stack:
         if output.output_dir:
-            path = output.output_dir / JSON_FILE
-            write = stack.enter_context(_writing(path, output.class_names))
+            path = output.output_dir / detections_json.JSON_FILE
+            write = stack.enter_context(
+                detections_json.writing(path, output.class_names)
+            )
 
         def show(item: Item, found: Found) -> int:
             entry = describe(item, found, output)
@@ -49,30 +48,6 @@ def showing(output: Output) -> Iterator[Callable[[Item, Found], int]]:
             return len(objects)
 
         yield show
-
-
-@contextlib.contextmanager
-def _writing(path, class_names):
-    """Yields what writes an image's entry, one line, as `ssd_tf.detect`."""
-    with (
-        files.replace_file(path) as temporary,
-        temporary.open("w", encoding="utf-8") as file,
-    ):
-        file.write(f'{{"class_names": {_as_json(list(class_names))},\n')
-        file.write('"images": [')
-        separator = "\n"
-
-        def write(entry: dict[str, Any]) -> None:
-            nonlocal separator
-            file.write(separator + _as_json(entry))
-            separator = ",\n"
-
-        yield write
-        file.write("\n]}\n")
-
-
-def _as_json(value):
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def describe(item: Item, found: Found, output: Output) -> dict[str, Any]:

@@ -7,7 +7,6 @@ that goes through the results once and keeps no pixels.
 import contextlib
 import csv
 import io
-import json
 import pathlib
 import pickle
 import tempfile
@@ -16,14 +15,13 @@ from typing import IO, Any
 
 from PIL import Image
 
-from ssd_tf import coco_results, files
+from ssd_tf import coco_results, detections_json, files
 from ssd_tf.datasets import voc
 from ssd_tf.datasets.annotation import Annotation
 from ssd_tf.detect_inputs import VOC_DIR
 from ssd_tf.detect_results import Result, class_name, from_score, pixel_boxes
 from ssd_tf.metrics import inputs
 
-JSON_FILE = "detections.json"
 CSV_FILE = "detections.csv"
 COCO_FILE = "coco_results.json"
 COCO_IMAGES_FILE = "coco_images.json"
@@ -48,14 +46,10 @@ def write_json(
 ) -> None:
     """Writes `detections.json`, one image a line; all scores are in it."""
     del min_score
-    with _replacing(output_dir / JSON_FILE) as file:
-        file.write(f'{{"class_names": {_as_json(list(class_names))},\n')
-        file.write('"images": [')
-        separator = "\n"
+    path = output_dir / detections_json.JSON_FILE
+    with detections_json.writing(path, class_names) as write:
         for result in results:
-            file.write(separator + _as_json(_entry(result, class_names)))
-            separator = ",\n"
-        file.write("\n]}\n")
+            write(_entry(result, class_names))
 
 
 @contextlib.contextmanager
@@ -65,10 +59,6 @@ def _replacing(path):
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         yield file
-
-
-def _as_json(value):
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _entry(result: Result, class_names: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ get the same pixels, decoded as for training and evaluation.
 """
 
 import io
-import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from PIL import Image
 
 from ssd_tf import (
     checkpoint,
+    model_json,
     preprocessing,
     runtimes,
     serving,
@@ -129,7 +129,6 @@ def _encoded(pixels, encoded):
 def _max_pixels(saved_model):
     """What an export says of the images it takes; older ones say nothing."""
     try:
-        text = (saved_model / serving.MODEL_FILE).read_text("utf-8")
-        return int(json.loads(text)["max_pixels"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return int((model_json.load(saved_model) or {})["max_pixels"])
+    except (UserError, ValueError, KeyError, TypeError):
         return None

@@ -36,8 +36,8 @@ from ssd_tf import (
     client_bench,
     client_flags,
     client_images,
-    client_outputs,
     command,
+    detections_json,
     export,
     picture_files,
     serving,
@@ -520,9 +520,9 @@ def test_the_command_draws_writes_and_counts(
     for words in ("c.jpg: ", "d.png: .* 67108864 pixels", "no.jpg: No such"):
         assert re.search(f"not readable: .*{words}", output)
     assert f"on 2 images (3 not readable) in {tmp_path}" in output
-    names = {"a.jpg", "b.JPG", client_outputs.JSON_FILE}
+    names = {"a.jpg", "b.JPG", detections_json.JSON_FILE}
     assert {path.name for path in tmp_path.iterdir()} == names
-    result = json.loads((tmp_path / client_outputs.JSON_FILE).read_text())
+    result = json.loads((tmp_path / detections_json.JSON_FILE).read_text())
     assert tuple(result["class_names"]) == trained.settings.class_names
     predict, class_names = serving.load_predictor(export_dir)
     for entry, name in zip(result["images"], ("a.jpg", "b.JPG"), strict=True):

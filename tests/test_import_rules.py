@@ -199,13 +199,15 @@ CORE = {
     "serving_grpc": {"command", "serving_requests"},
     "client_bench": {"command", "serving_requests"},
     "client_outputs": {
-        *("client_images", "command", "drawing", "files", "picture_files"),
+        *("client_images", "command", "detections_json", "drawing"),
+        "picture_files",
     },
+    "detections_json": {"files"},
     "background": set(),
     "file_names": set(),
     "detect_video": {"command", "files"},
     "detect_models": {
-        *("checkpoint", "command", "config", "preprocessing"),
+        *("checkpoint", "command", "config", "model_json", "preprocessing"),
         *("runtimes", "serving", "stated_names"),
     },
     "detect_results": {"detect_reading", "metrics.inputs"},
