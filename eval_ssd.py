@@ -19,8 +19,9 @@ import sys
 
 from absl import flags
 
-from ssd_tf import command, eval_flags
+from ssd_tf import command
 from ssd_tf.command import UserError
+from ssd_tf.evaluation import flags as eval_flags
 
 FLAGS = flags.FlagValues()
 eval_flags.define(FLAGS)
@@ -28,24 +29,21 @@ eval_flags.define(FLAGS)
 
 def evaluate_detector(path: str) -> None:
     """Evaluates one detector: table on screen, files on disk."""
-    from ssd_tf import (
-        eval_run,
-        eval_split,
-        evaluate,
-        input_pipeline,
-        predictors,
-    )
     from ssd_tf.datasets import records
+    from ssd_tf.detect import detectors
+    from ssd_tf.evaluation import evaluate, split
+    from ssd_tf.evaluation import run as eval_run
+    from ssd_tf.input_pipeline import batches as input_pipeline
 
     where = FLAGS.dataset_dir, FLAGS.dataset_split_name
-    truth = eval_split.open_split(
+    truth = split.open_split(
         path, *where, FLAGS.labels, FLAGS.unreadable_shards, FLAGS.image_dir
     )
-    options = eval_flags.read_detection(FLAGS, predictors.has_options(path))
-    predictor = predictors.load(
+    options = eval_flags.read_detection(FLAGS, detectors.has_options(path))
+    predictor = detectors.load(
         path, options, truth.category_ids, FLAGS.dataset_dir
     )
-    data = truth.read(with_images=not predictors.is_detections(path))
+    data = truth.read(with_images=not detectors.is_detections(path))
     batches = input_pipeline.make_for_eval(
         data, None, FLAGS.batch_size, predictor.prepare
     )
@@ -76,7 +74,7 @@ def evaluate_detector(path: str) -> None:
 
 def compare() -> None:
     """Compares two evaluations."""
-    from ssd_tf import comparison
+    from ssd_tf.evaluation import comparison
 
     if len(FLAGS.compare) != 2:
         raise UserError(

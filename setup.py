@@ -5,16 +5,13 @@ but it is installed and imported as `ssd_tf.datasets`: a top-level package
 named `datasets` would overwrite Hugging Face's.
 """
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
     packages=[
-        "ssd_tf",
-        "ssd_tf.exporting",
-        "ssd_tf.metrics",
-        "ssd_tf.nets",
-        "ssd_tf.weights",
+        *find_packages(include=["ssd_tf", "ssd_tf.*"]),
         "ssd_tf.datasets",
+        *(f"ssd_tf.datasets.{name}" for name in find_packages("datasets")),
     ],
     package_dir={"ssd_tf.datasets": "datasets"},
     py_modules=["train_ssd", "eval_ssd"],

@@ -21,9 +21,11 @@ from collections.abc import Callable
 
 from absl import flags
 
-from ssd_tf import command, config_flags, unused_flags
-from ssd_tf.config import Config, StartParams
-from ssd_tf.recipe import LossParams, TrainParams
+from ssd_tf import command
+from ssd_tf.config import flags as config_flags
+from ssd_tf.config.net import Config, StartParams
+from ssd_tf.config.training import LossParams, TrainParams
+from ssd_tf.training import flags as unused_flags
 
 FLAGS = flags.FlagValues()
 config_flags.define_dataset(FLAGS, split="train")
@@ -48,8 +50,9 @@ def open_split(
 
 def train_on(split: str, settings: Config) -> None:
     """Trains on a split."""
-    from ssd_tf import starts, strategies, train
-    from ssd_tf.validation import Validation
+    from ssd_tf.training import strategies, train
+    from ssd_tf.training.validation import Validation
+    from ssd_tf.weights import start as starts
 
     strategy = strategies.choose_strategy()
     read, num_samples = open_split(split, settings.class_names)
@@ -78,7 +81,7 @@ def train_on(split: str, settings: Config) -> None:
 
 def overfit_on(split: str, settings: Config) -> None:
     """Learns the first batch of a split by heart."""
-    from ssd_tf import overfit
+    from ssd_tf.training import overfit
 
     read, num_samples = open_split(split, settings.class_names)
     overfit.overfit(settings, read(None), num_samples)
@@ -88,9 +91,9 @@ def main() -> None:
     """Reads the flags and trains; without any, the default run."""
     if len(sys.argv) == 1:
         command.load_tensorflow()
-        from ssd_tf import default_run
+        from ssd_tf import demo
 
-        default_run.default_run()
+        demo.default_run()
         return
     command.require(FLAGS, "dataset_dir")
     if not FLAGS.overfit_batch:
@@ -103,8 +106,8 @@ def main() -> None:
     names = tuple(catalog.class_names(FLAGS.dataset_dir))
     settings = config_flags.read_config(FLAGS, names)
     command.load_tensorflow()
-    from ssd_tf import starts
     from ssd_tf.datasets import records
+    from ssd_tf.weights import start as starts
 
     if FLAGS.trunk:
         params = starts.with_trunk(settings.params, FLAGS.trunk)

@@ -17,16 +17,14 @@ from ssd_tf.command import UserError
 from ssd_tf.datasets import (
     annotation,
     catalog,
-    coco,
-    image_sets,
     images,
     labels,
     record_check,
     records,
-    voc,
-    workers,
 )
 from ssd_tf.datasets.annotation import Annotation, Problem
+from ssd_tf.datasets.convert import check as workers
+from ssd_tf.datasets.formats import coco, image_sets, voc
 
 _MAX_LISTED = 10  # class names in a message
 _SIGNATURE = {

@@ -8,8 +8,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from ssd_tf import files
-from ssd_tf.command import UserError
+from ssd_tf.command import UserError, files
 
 # In the numbering of SSD-TensorFlow's and Caffe's trained weights.
 VOC_LABELS = tuple(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tensorflow as tf
 
-from ssd_tf import files
+from ssd_tf.command import files
 from ssd_tf.datasets import catalog, shards
 from ssd_tf.datasets.annotation import Annotation
 

@@ -83,7 +83,8 @@ def compile_as(request):
 @pytest.fixture(scope="session")
 def shapes_data(tmp_path_factory):
     """A small converted copy of the built-in data: 48 train, 12 test."""
-    from ssd_tf.datasets import convert, shapes
+    from ssd_tf.datasets.convert import __main__ as convert
+    from ssd_tf.datasets.formats import shapes
 
     root = tmp_path_factory.mktemp("shapes")
     raw = shapes.write_dataset(root / "raw", num_train=48, num_test=12)
@@ -130,8 +131,8 @@ def trained(shapes_data, tmp_path_factory):
     """The small net, trained for `train_process.FIXTURE_STEPS` steps."""
     import train_process
 
-    from ssd_tf import train
     from ssd_tf.datasets import catalog, records
+    from ssd_tf.training import train
 
     settings = train_process.settings(
         "mobilenet",
@@ -155,7 +156,9 @@ def lively(trained, pictures, tmp_path_factory):
     import keras
     import tensorflow as tf
 
-    from ssd_tf import checkpoint, config, preprocessing
+    from ssd_tf.config import net as config
+    from ssd_tf.input_pipeline import preprocessing
+    from ssd_tf.nets import checkpoint
     from ssd_tf.nets.ssd import SSDNet
 
     keras.utils.set_random_seed(0)

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from ssd_tf.command import UserError
+from ssd_tf.config.presets import PRESETS
 from ssd_tf.nets.ssd import SSDNet
-from ssd_tf.presets import PRESETS
 
 
 def get_network(name: str) -> Callable[..., SSDNet]:

@@ -10,11 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ssd_tf import anchors as anchor_boxes
-from ssd_tf import detection, encoder, losses
-from ssd_tf.config import DetectionParams, SSDParams
+from ssd_tf.config.net import DetectionParams, SSDParams
+from ssd_tf.multibox import anchors as anchor_boxes
+from ssd_tf.multibox import detection, encoder, losses
+from ssd_tf.nets.heads import ssd_net
 from ssd_tf.nets.layers import dtype_policy, variable_name
-from ssd_tf.nets.multibox import ssd_net
 
 
 class SSDNet:
@@ -28,7 +28,8 @@ class SSDNet:
         """Builds the model.
 
         Args:
-          params: a preset of `ssd_tf.config`, or `dataclasses.replace` of one.
+          params: a preset of `ssd_tf.config.presets`, or `dataclasses.replace`
+            of one.
           precision: Keras dtype policy of the layers; outputs stay float32.
         """
         with dtype_policy(precision):

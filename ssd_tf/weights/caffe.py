@@ -13,12 +13,12 @@ import pathlib
 import numpy as np
 
 from ssd_tf.command import UserError
-from ssd_tf.config import SSDParams
+from ssd_tf.config.net import SSDParams
+from ssd_tf.config.presets import PRESETS, SSD_300_VGG
 from ssd_tf.nets import vgg
-from ssd_tf.presets import PRESETS, SSD_300_VGG
 from ssd_tf.weights import caffe_anchors, caffe_proto, fitting
-from ssd_tf.weights.classifier import reduce_fc
 from ssd_tf.weights.imported import Imported, Tensors
+from ssd_tf.weights.vgg_dense import reduce_fc
 
 # The mean_value of ssd_pascal.py is 104, 117, 123: BGR.
 _WHITENING = {

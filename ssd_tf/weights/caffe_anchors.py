@@ -9,8 +9,8 @@ import dataclasses
 import numpy as np
 
 from ssd_tf.command import UserError
-from ssd_tf.config import SSDParams
-from ssd_tf.presets import PRESETS
+from ssd_tf.config.net import SSDParams
+from ssd_tf.config.presets import PRESETS
 from ssd_tf.weights import fitting
 from ssd_tf.weights.imported import Tensors
 
@@ -135,7 +135,7 @@ def check(
         if presets
         else f"the .caffemodel holds anchors that neither {params.model_name} "
         f"nor another preset has ({_describe(anchors)}); add one with them to "
-        "ssd_tf/presets.py"
+        "ssd_tf/config/presets.py"
     )
 
 

@@ -1,7 +1,7 @@
 """Which presets the weights of a file could be for."""
 
-from ssd_tf.config import SSDParams
-from ssd_tf.presets import PRESETS, resized
+from ssd_tf.config.net import SSDParams
+from ssd_tf.config.presets import PRESETS, resized
 
 
 def untold(params: SSDParams) -> str:

@@ -8,7 +8,7 @@ import zipfile
 from types import ModuleType
 
 from ssd_tf.command import UserError
-from ssd_tf.config import SSDParams
+from ssd_tf.config.net import SSDParams
 from ssd_tf.weights.imported import Imported, Tensors
 
 # Name -> module; imported when needed, for `--help` to need no TensorFlow.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ssd_tf.config import SSDParams
+from ssd_tf.config.net import SSDParams
 
 
 class Tensors:

@@ -11,15 +11,15 @@ import keras
 import numpy as np
 
 from ssd_tf.command import UserError
-from ssd_tf.config import SSDParams
+from ssd_tf.config.net import SSDParams
+from ssd_tf.config.presets import PRESETS
 from ssd_tf.nets import applications
 from ssd_tf.nets.layers import variable_name
 from ssd_tf.nets.ssd import SSDNet
-from ssd_tf.presets import PRESETS
-from ssd_tf.weights import classifier, keras_layout
+from ssd_tf.weights import keras_layout, vgg_dense
 from ssd_tf.weights.imported import Imported
+from ssd_tf.weights.keras_hdf5 import KerasTensors, read
 from ssd_tf.weights.keras_layout import Layout
-from ssd_tf.weights.keras_reader import KerasTensors, read
 
 __all__ = ["convert", "from_model", "imagenet", "read"]
 
@@ -255,7 +255,7 @@ def _as_vgg(variables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if name not in dense
     }
     if dense:
-        renamed |= classifier.reduce_fc(
+        renamed |= vgg_dense.reduce_fc(
             dense["fc1/weights"].reshape(_FC6_SHAPE),
             dense["fc1/biases"],
             dense["fc2/weights"],

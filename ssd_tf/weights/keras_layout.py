@@ -11,7 +11,7 @@ import keras
 
 from ssd_tf.nets.applications import snake_case
 from ssd_tf.nets.layers import variable_name
-from ssd_tf.weights.keras_reader import KerasTensors
+from ssd_tf.weights.keras_hdf5 import KerasTensors
 
 
 @dataclasses.dataclass(frozen=True)

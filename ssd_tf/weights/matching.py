@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ssd_tf.config import SSDParams
+from ssd_tf.config.net import SSDParams
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.weights.imported import Imported
 

@@ -8,8 +8,8 @@ there. Files converted by its caffe_to_tensorflow.py have the same names.
 import dataclasses
 
 from ssd_tf.command import UserError
-from ssd_tf.config import SSDParams
-from ssd_tf.presets import SSD_300_VGG, SSD_512_VGG
+from ssd_tf.config.net import SSDParams
+from ssd_tf.config.presets import SSD_300_VGG, SSD_512_VGG
 from ssd_tf.weights import fitting, tf_checkpoint
 from ssd_tf.weights.imported import Imported, Tensors
 from ssd_tf.weights.tf_checkpoint import read

@@ -11,12 +11,12 @@ import os
 import numpy as np
 
 from ssd_tf.command import UserError
-from ssd_tf.config import SSDParams
+from ssd_tf.config.net import SSDParams
+from ssd_tf.config.presets import PRESETS, SSD_300_VGG, SSD_300_VGG_VOC
 from ssd_tf.nets import resnet
-from ssd_tf.presets import PRESETS, SSD_300_VGG, SSD_300_VGG_VOC
 from ssd_tf.weights import fitting, pytorch_names
-from ssd_tf.weights.classifier import reduce_fc
 from ssd_tf.weights.imported import Imported, Tensors
+from ssd_tf.weights.vgg_dense import reduce_fc
 
 # Of VGG-16's fc6 and fc7: weights and biases of each.
 _DENSE_SHAPES = [(4096, 7 * 7 * 512), (4096,), (4096, 4096), (4096,)]

@@ -7,8 +7,8 @@ Sources: torchvision 0.28, `models/detection/ssd.py`, `models/vgg.py`,
 
 from collections.abc import Sequence
 
+from ssd_tf.config.presets import SSD_300_VGG
 from ssd_tf.nets import vgg
-from ssd_tf.presets import SSD_300_VGG
 
 # torchvision whitens an image of 0..1: its SSD in models/detection/ssd.py...
 TORCHVISION_SSD = {

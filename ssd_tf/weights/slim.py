@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ssd_tf.command import UserError
-from ssd_tf.config import SSDParams
-from ssd_tf.presets import PRESETS
-from ssd_tf.weights import classifier, tf_checkpoint
+from ssd_tf.config.net import SSDParams
+from ssd_tf.config.presets import PRESETS
+from ssd_tf.weights import tf_checkpoint, vgg_dense
 from ssd_tf.weights.imported import Imported, Tensors
 from ssd_tf.weights.tf_checkpoint import read
 
@@ -109,7 +109,7 @@ def _reduced(tensors: Tensors, scope: str, ema: bool) -> dict[str, np.ndarray]:
         return {}
     arrays = [tf_checkpoint.averaged(tensors, name, ema) for name in names]
     try:
-        return classifier.reduce_fc(*arrays)
+        return vgg_dense.reduce_fc(*arrays)
     except ValueError as error:
         raise UserError(
             f"fc6 and fc7 of the checkpoint's {scope} cannot be reduced "

@@ -1,0 +1,1 @@
+"""Conversion of annotated images into TFRecord shards."""

@@ -1,0 +1,1 @@
+"""Asks a TF Serving server by REST or gRPC."""

@@ -1,0 +1,1 @@
+"""Settings: nets, presets, training and the flags that set them."""

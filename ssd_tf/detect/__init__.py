@@ -1,0 +1,1 @@
+"""Detectors from any path; pictures and videos in, pictures and files out."""

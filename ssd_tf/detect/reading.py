@@ -1,0 +1,241 @@
+"""From files, records and videos to pictures that a detector can take.
+
+What cannot be read becomes an `Unreadable` in its place; it never stops the
+rest.
+"""
+
+import contextlib
+import functools
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from ssd_tf.command.names import safe, shown
+from ssd_tf.datasets import images, records
+from ssd_tf.datasets.catalog import Shard
+from ssd_tf.detect import image_files
+from ssd_tf.detect import video as detect_video
+from ssd_tf.detect.inputs import Naming, Source, Still, Video
+from ssd_tf.input_pipeline import preprocessing
+
+# A file is damaged where so much is missing, as seconds and as share of what
+# it states: sound is often a little longer than the pictures.
+_MISSING_SECONDS, _MISSING_SHARE = 1.0, 0.05
+
+
+class Moment(NamedTuple):
+    """Where in its video a picture is."""
+
+    video: Video
+    fps: float
+    index: int  # from 0
+    seconds: float
+
+
+class Picture(NamedTuple):
+    """A picture to detect on."""
+
+    file: str  # what it is called in results
+    name: str  # of what is drawn, below the output folder
+    source_id: str  # no other picture's, and a file name without suffix
+    pixels: np.ndarray  # RGB, uint8 [h, w, 3]
+    encoded: bytes | None  # the same as JPEG or PNG, where it was a file
+    prepared: Any  # what the detector takes
+    moment: Moment | None = None  # None: it is of no video
+
+
+class Unreadable(NamedTuple):
+    """An input, or a part of it, of which there is no picture."""
+
+    file: str
+    reason: str
+
+
+class Reader(NamedTuple):
+    """How pictures are read."""
+
+    # From pixels and encoded image, see `detect_models.Model`.
+    prepare: Callable[[np.ndarray, bytes | None], Any]
+    naming: Naming
+    max_pixels: int = image_files.MAX_MEGAPIXELS * 10**6
+    max_frames: int | None = None  # of each video; None: all
+    # Asked before each picture.
+    is_stopped: Callable[[], bool] = lambda: False
+
+
+# What a thread does for one picture.
+Job = Callable[[], Picture | Unreadable]
+
+
+def read_image(
+    source: pathlib.Path | bytes,
+    max_pixels: int = image_files.MAX_MEGAPIXELS * 10**6,
+) -> tuple[bytes, np.ndarray]:
+    """An image as a detector and as a person see it.
+
+    Prepared as at the conversion, since TensorFlow ignores the EXIF
+    orientation and misreads palettes, and decoded as for training.
+
+    Args:
+      source, max_pixels: see `picture_files.read`.
+
+    Returns:
+      Encoded JPEG or PNG and uint8 `[h, w, 3]`.
+
+    Raises:
+      UnreadableImageError: not an image, not a whole one, or too large.
+      OSError: the file cannot be read.
+    """
+    encoded = image_files.read(source, max_pixels).encoded
+    try:
+        return encoded, preprocessing.decode(encoded).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise images.UnreadableImageError(_first_line(error)) from error
+
+
+def read(sources: Sequence[Source], reader: Reader) -> Iterator[Job]:
+    """What there is to do for each picture of all sources, in their order.
+
+    The jobs may be done in any thread and at any time.
+    """
+    for source in sources:
+        if isinstance(source, Still):
+            jobs = [functools.partial(_read_still, source, reader)]
+        elif isinstance(source, Shard):
+            jobs = _of_records(source, reader)
+        else:
+            jobs = _of_video(source, reader)
+        for job in jobs:
+            if reader.is_stopped():
+                return
+            yield job
+
+
+def _read_still(still, reader):
+    names = shown(still.path), still.name, still.source_id
+    return _read_encoded(names, still.path, reader)
+
+
+def _read_encoded(names, source, reader):
+    try:
+        encoded, pixels = read_image(source, reader.max_pixels)
+    except (OSError, images.UnreadableImageError) as error:
+        return Unreadable(names[0], str(error))
+    return Picture(*names, pixels, encoded, reader.prepare(pixels, encoded))
+
+
+def _of_records(shard: Shard, reader: Reader) -> Iterator[Job]:
+    """The images of a TFRecord file up to where it is damaged."""
+    file = shown(shard.path)
+    dataset = tf.data.TFRecordDataset(str(shard.path))
+    parsed = iter(dataset.map(records.parse_example))
+    for number in range(2**63):
+        try:
+            record = next(parsed)
+        except StopIteration:
+            return
+        except tf.errors.InvalidArgumentError as error:
+            reason = f"record {number}: {_first_line(error)}"
+            yield functools.partial(Unreadable, file, reason)
+        except tf.errors.OpError as error:
+            reason = f"after {number} records: {_first_line(error)}"
+            yield functools.partial(Unreadable, file, reason)
+            return
+        else:
+            yield _of_record(record, file, reader)
+
+
+def _first_line(error):
+    return error.message.partition("\n")[0]
+
+
+def _of_record(record, file, reader):
+    stated = record["source_id"].numpy().decode("utf-8", "replace")
+    image = record["image"].numpy()
+    name = safe(stated)
+    if not name.lower().endswith(tuple(images.SUFFIXES)):
+        name += ".png" if image.startswith(b"\x89PNG") else ".jpg"
+    names = (
+        f"{file}:{stated}",
+        reader.naming.picture(name),
+        reader.naming.source_id(stated),
+    )
+    return functools.partial(_read_encoded, names, image, reader)
+
+
+def _of_video(video: Video, reader: Reader) -> Iterator[Job]:
+    try:
+        with detect_video.opened(video.path, video.camera) as capture:
+            image_files.check_size(
+                *detect_video.size(capture), reader.max_pixels
+            )
+            yield from _of_frames(video, capture, reader)
+    except (
+        detect_video.UnreadableVideoError,
+        images.UnreadableImageError,
+    ) as error:
+        yield functools.partial(Unreadable, video.file, str(error))
+
+
+def _of_frames(video, capture, reader):
+    fps, count, end = detect_video.frame_rate(capture), 0, 0.0
+    stated = detect_video.stated_frames(capture)
+    is_live = video.path is None
+    for frame in detect_video.frames(capture, is_live):
+        moment = Moment(video, fps, frame.index, frame.seconds)
+        name = f"{video.source_id}_{frame.index:06d}"
+        source_id = reader.naming.source_id(name)
+        yield functools.partial(
+            _read_frame, moment, source_id, frame.pixels, reader
+        )
+        count, end = count + 1, frame.seconds + 1 / fps
+        if count == reader.max_frames:
+            return
+    if not count:
+        reason = "no frame of it can be read"
+        yield functools.partial(Unreadable, video.file, reason)
+    elif stated and count < stated and _is_cut_off(end, stated / fps):
+        reason = f"ends after {count} of the {stated} frames that it states"
+        yield functools.partial(Unreadable, video.file, reason)
+
+
+def _is_cut_off(seconds, stated_seconds):
+    """Whether much is missing.
+
+    Frames alone do not tell: where a file has no count, OpenCV states seconds
+    times the highest rate.
+    """
+    missing = stated_seconds - seconds
+    return missing > max(_MISSING_SECONDS, _MISSING_SHARE * stated_seconds)
+
+
+def _read_frame(moment, source_id, bgr, reader):
+    pixels = detect_video.to_rgb(bgr)
+    prepared = reader.prepare(pixels, None)
+    names = moment.video.file, moment.video.name, source_id
+    return Picture(*names, pixels, None, prepared, moment)
+
+
+def count(
+    sources: Iterable[Source], max_frames: int | None = None
+) -> int | None:
+    """How many pictures there will be; None where a source does not say."""
+    counts = [_count_one(source, max_frames) for source in sources]
+    return None if None in counts else sum(counts)
+
+
+def _count_one(source, max_frames):
+    if isinstance(source, Still):
+        return 1
+    if isinstance(source, Shard):
+        return source.images
+    if source.path is None:
+        return max_frames
+    with contextlib.suppress(detect_video.UnreadableVideoError):
+        with detect_video.opened(source.path) as capture:
+            stated = detect_video.stated_frames(capture)
+            return min(stated, max_frames) if stated and max_frames else stated
+    return 1

@@ -1,0 +1,1 @@
+"""Detections against ground truth: metrics, analysis and a report."""

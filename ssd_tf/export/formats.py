@@ -1,0 +1,111 @@
+"""The formats of an export by their names, and where their files are."""
+
+import os
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from ssd_tf import command
+from ssd_tf.command import UserError, files
+from ssd_tf.config.net import DetectionParams
+from ssd_tf.detect import saved_model
+from ssd_tf.export.model import Model, describe
+
+SAVED_MODEL = "saved_model"
+ONNX = "onnx"
+TFLITE_INT8 = "tflite_int8"
+TFLITE = ("tflite", "tflite_float16", "tflite_dynamic", TFLITE_INT8)
+FORMATS = (SAVED_MODEL, *TFLITE, ONNX)
+
+
+# Format -> what its converter and its runtime need of the extra [export].
+_EXTRAS = {ONNX: ("tf2onnx", "onnx", "onnxruntime")} | dict.fromkeys(
+    TFLITE, ("ai_edge_litert",)
+)
+
+
+def check_installed(names: Iterable[str]) -> None:
+    """Refuses formats that could not be written or verified here.
+
+    Raises:
+      UserError: naming what is not installed.
+    """
+    for name in names:
+        for module in _EXTRAS.get(name, ()):
+            command.import_extra(module, "export")
+
+
+def file_of(
+    export_dir: str | os.PathLike, name: str, raw_heads: bool = False
+) -> pathlib.Path:
+    """Where a format's file is: model.onnx, model_int8.tflite ..."""
+    if name == ONNX:
+        return pathlib.Path(export_dir) / "model.onnx"
+    precision = name.removeprefix("tflite")
+    heads = "_raw" if raw_heads else ""
+    return pathlib.Path(export_dir) / f"model{precision}{heads}.tflite"
+
+
+def write_file(
+    model: Model,
+    name: str,
+    export_dir: str | os.PathLike,
+    options: DetectionParams = DetectionParams(),
+    raw_heads: bool = False,
+    calibration: Iterable[np.ndarray] = (),
+) -> pathlib.Path:
+    """Writes a TFLite or ONNX file in place of an older one.
+
+    Args:
+      model: with its weights.
+      name: a format that is not `saved_model`.
+      export_dir: for the file.
+      options: of the detections.
+      raw_heads, calibration: see `tflite.convert`.
+
+    Raises:
+      UserError: the converter is not installed, or has failed.
+    """
+    check_installed([name])
+    path = file_of(export_dir, name, raw_heads)
+    if name == ONNX:
+        content = _onnx(model, options)
+    else:
+        content = _tflite(model, name, options, raw_heads, calibration)
+    with files.replace_file(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def _tflite(model, name, options, raw_heads, calibration):
+    from ssd_tf.export import tflite
+
+    try:
+        return tflite.convert(model, name, options, raw_heads, calibration)
+    except tflite.ConversionError as error:
+        raise UserError(f"--formats={name}: {error}") from error
+
+
+def _onnx(model, options):
+    from ssd_tf.export import onnx_file
+
+    try:
+        converted = onnx_file.convert(model, options)
+    except onnx_file.ConversionError as error:
+        raise UserError(f"--formats=onnx: {error}") from error
+    return converted.SerializeToString()
+
+
+def write_companions(
+    model: Model, export_dir: pathlib.Path, options: DetectionParams
+) -> None:
+    """Writes labels.txt and model.json beside TFLite and ONNX files."""
+    names = "".join(f"{name}\n" for name in model.class_names)
+    files.write_text(
+        export_dir / pathlib.Path(saved_model.LABELS_FILE).name, names
+    )
+    files.write_json(
+        export_dir / pathlib.Path(saved_model.MODEL_FILE).name,
+        describe(model, options),
+    )

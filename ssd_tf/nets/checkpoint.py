@@ -1,0 +1,259 @@
+"""The state of a training run: checkpoints and config.json in its train_dir.
+
+A train_dir alone rebuilds the net: evaluation, detection, export and users
+start at `load_net`. Nothing here knows of data or of the loop.
+"""
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Container, Iterator
+
+import tensorflow as tf
+
+from ssd_tf.command import UserError
+from ssd_tf.config import net as config
+from ssd_tf.nets import averages
+from ssd_tf.nets.ssd import SSDNet
+
+PREFIX = "ckpt"
+# The files that TensorFlow makes of one, also while it does; those of
+# `validation` may be called `again`.
+_OF_CHECKPOINT = re.compile(
+    rf"(?P<name>{PREFIX}-(again-)?\d+)"
+    r"(_temp.*|\.(index|data-\d+-of-\d+)(\.tempstate\d+)?)"
+)
+# TensorFlow's name of the step that `manager` saves.
+_STEP = "step/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def find(path: str | os.PathLike) -> pathlib.Path:
+    """The checkpoint that a path means.
+
+    Args:
+      path: a train_dir, for its latest checkpoint, or one checkpoint's prefix
+        such as `train_dir/ckpt-1000`.
+
+    Returns:
+      The checkpoint's prefix.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        latest = tf.train.latest_checkpoint(str(path))
+        if latest is None:
+            raise UserError(
+                f"{path}: no checkpoint in it; name a train_dir in which "
+                "train_ssd.py has saved at least once"
+            )
+        return pathlib.Path(latest)
+    if not path.with_name(path.name + ".index").is_file():
+        raise UserError(
+            f"{path}: neither a train_dir nor a checkpoint such as "
+            f"train_dir/{PREFIX}-1000"
+        )
+    return path
+
+
+def step_of(checkpoint: str | os.PathLike) -> int:
+    """The training step at which a checkpoint was saved."""
+    return int(str(checkpoint).rsplit("-", 1)[1])
+
+
+def load_config(path: str | os.PathLike) -> config.Config:
+    """The configuration that a checkpoint was trained with, see `find`."""
+    return config.load(find(path).parent)
+
+
+def load_run_config(train_dir: str | os.PathLike) -> config.Config:
+    """The configuration of a run that can go on.
+
+    Args:
+      train_dir: with a checkpoint in it.
+
+    Raises:
+      UserError: there is none, or it has weights alone, as `save_weights`
+        saves them.
+    """
+    reader = tf.train.load_checkpoint(str(find(train_dir)))
+    if not reader.has_tensor(_STEP):
+        raise UserError(
+            f"{train_dir}: holds imported weights; start from them by "
+            f"--checkpoint_path={train_dir} and another --train_dir"
+        )
+    return config.load(train_dir)
+
+
+def load_net(
+    path: str | os.PathLike,
+    precision: str = "float32",
+    allow_untrained: bool = False,
+) -> SSDNet:
+    """Rebuilds a net with its trained weights, see `find` for `path`.
+
+    Args:
+      path: train_dir or checkpoint prefix.
+      precision: Keras dtype policy to compute in.
+      allow_untrained: also where a part has never been trained.
+
+    Returns:
+      The net; `load_config` tells its class names.
+
+    Raises:
+      UserError: there is no checkpoint, or no config.json beside it, or it is
+        a converted classifier, see `Config.untrained`.
+    """
+    checkpoint = find(path)
+    settings = load_config(checkpoint)
+    if settings.untrained and not allow_untrained:
+        raise UserError(
+            f"{path}: a converted classifier or a part of a net, "
+            f"{settings.untrained[0]} is not trained; train it first: "
+            f"train_ssd.py --checkpoint_path={path}"
+        )
+    net = SSDNet(settings.params, precision)
+    restore_weights(net, checkpoint)
+    return net
+
+
+def restore_weights(
+    net: SSDNet, checkpoint: str | os.PathLike, use_average: bool = True
+) -> None:
+    """Loads a checkpoint's weights, all of them, and nothing else of it.
+
+    Args:
+      net: to load them into.
+      checkpoint: its prefix.
+      use_average: where the run kept an average of its weights, that instead.
+
+    Raises:
+      UserError: the checkpoint does not fit the net.
+    """
+    names = tf.train.load_checkpoint(
+        str(checkpoint)
+    ).get_variable_to_shape_map()
+    averaged = use_average and any(x.startswith("average/") for x in names)
+    parts = {"model": net.model}
+    if averaged:
+        parts["average"] = averages.MovingAverage(net.model, decay=0.0)
+    restorer = tf.train.Checkpoint(**parts)
+    try:
+        status = restorer.restore(str(checkpoint)).expect_partial()
+        status.assert_existing_objects_matched()
+    except (AssertionError, ValueError) as error:
+        raise UserError(
+            f"{checkpoint}: its weights do not fit {net.params.model_name} "
+            f"with {net.params.num_classes} classes"
+        ) from error
+    if averaged:
+        parts["average"].copy_to_model()
+
+
+def restore_run(state: tf.train.Checkpoint, checkpoint: str) -> None:
+    """Restores all of a run: weights, optimizer and step.
+
+    Raises:
+      UserError: the checkpoint is another net's or another optimizer's.
+    """
+    try:
+        state.restore(checkpoint).expect_partial().assert_consumed()
+    except (AssertionError, ValueError) as error:
+        raise UserError(
+            f"{checkpoint}: its state is not that of the net and the optimizer "
+            "in config.json beside it; choose another --train_dir"
+        ) from error
+
+
+def manager(
+    train_dir: str | os.PathLike,
+    net: SSDNet,
+    optimizer: tf.Module,
+    step: tf.Variable,
+    max_to_keep: int,
+    average: averages.MovingAverage | None = None,
+) -> tf.train.CheckpointManager:
+    """Saves and restores weights, their average, optimizer and step of a run.
+
+    The position in the data and the seeds of the augmentation follow from the
+    step. Those of dropout move with every step; Keras does not save them.
+    """
+    weights = {id(weight) for weight in net.model.weights}
+    seeds = [x.value for x in net.model.variables if id(x) not in weights]
+    parts = {"model": net.model, "optimizer": optimizer, "step": step}
+    parts["seeds"] = seeds
+    if average:
+        parts["average"] = average
+    state = tf.train.Checkpoint(**parts)
+    return tf.train.CheckpointManager(
+        state,
+        str(train_dir),
+        max_to_keep=max_to_keep,
+        checkpoint_name=PREFIX,
+        step_counter=step,
+    )
+
+
+def save_run(manager: tf.train.CheckpointManager, step: int) -> None:
+    """Saves a run at a step; a save that fails leaves nothing behind.
+
+    Raises:
+      OSError, tf.errors.OpError: no room, or no permission.
+    """
+    try:
+        manager.save(checkpoint_number=step)
+    except (OSError, tf.errors.OpError):
+        remove_partial(manager.directory)
+        raise
+
+
+def remove_partial(train_dir: str | os.PathLike) -> None:
+    """Removes what saves that never ended have left in a train_dir."""
+    folder = pathlib.Path(train_dir)
+    keep_only(folder, {path.stem for path in folder.glob("*.index")})
+
+
+def keep_only(folder: pathlib.Path, names: Container[str]) -> None:
+    """Removes all files of checkpoints but those of these names.
+
+    Files of other names, such as a user's copy of a checkpoint, stay.
+    """
+    for path in folder.glob(f"{PREFIX}-*"):
+        found = _OF_CHECKPOINT.fullmatch(path.name)
+        if not found or found["name"] in names:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explained_writes(train_dir: str | os.PathLike) -> Iterator[None]:
+    """Inside, what cannot be written is told in one line.
+
+    Raises:
+      UserError: instead.
+    """
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "message", None) or str(error)
+        raise UserError(
+            f"{train_dir}: cannot be written to: {reason}; nothing saved "
+            "before is lost: make room, and the same command goes on from "
+            "the last checkpoint"
+        ) from error
+
+
+def save_weights(net: SSDNet, train_dir: str | os.PathLike) -> None:
+    """Makes a folder's first checkpoint, of step 0, of the weights alone."""
+    tf.train.CheckpointManager(
+        tf.train.Checkpoint(model=net.model),
+        str(train_dir),
+        max_to_keep=1,
+        checkpoint_name=PREFIX,
+    ).save(checkpoint_number=0)

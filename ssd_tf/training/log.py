@@ -1,0 +1,112 @@
+"""What a run says of its steps: metrics.jsonl and TensorBoard."""
+
+import json
+import math
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ssd_tf.command import files
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """metrics.jsonl and TensorBoard of one run, in step."""
+
+    def __init__(self, train_dir: pathlib.Path, first_step: int):
+        """Drops the lines of steps that a killed run did and we do again."""
+        self._train_dir = pathlib.Path(train_dir)
+        self._path = self._train_dir / METRICS_FILE
+        if self._path.exists():
+            kept = [x for x in read(train_dir) if x["step"] <= first_step]
+            lines = "".join(f"{json.dumps(x)}\n" for x in kept)
+            files.write_text(self._path, lines)
+        self._writers = {}
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Appends the values of a step of training.
+
+        A gradient that has overflown in mixed_float16 is no number: null.
+        """
+        finite = {k: v for k, v in values.items() if math.isfinite(v)}
+        self._append({"step": step, **dict.fromkeys(values), **finite})
+        self._summarise("train", step, finite)
+
+    def write_evaluation(
+        self, step: int, values: dict[str, float | str | None]
+    ) -> None:
+        """Appends what an evaluation at a step came to.
+
+        Args:
+          step: of the weights.
+          values: `split`, which is the name of the data, and metrics by name;
+            None where there is no ground truth.
+        """
+        self._append({"step": step, **values})
+        numbers = {
+            name: value
+            for name, value in values.items()
+            if name != "split" and value is not None
+        }
+        self._summarise(f"eval_{values['split']}", step, numbers)
+
+    def write_pictures(
+        self, step: int, name: str, pictures: np.ndarray
+    ) -> None:
+        """Shows pictures, uint8 [n, h, w, 3], in TensorBoard."""
+        with self._writer("train").as_default():
+            tf.summary.image(name, pictures, step, max_outputs=len(pictures))
+        self._writer("train").flush()
+
+    def _append(self, entry):
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, allow_nan=False) + "\n")
+
+    def _writer(self, folder):
+        """TensorBoard shows each folder of a train_dir as a run."""
+        if folder not in self._writers:
+            path = str(self._train_dir / folder)
+            self._writers[folder] = tf.summary.create_file_writer(path)
+        return self._writers[folder]
+
+    def _summarise(self, folder, step, values):
+        with self._writer(folder).as_default():
+            for name, value in values.items():
+                tf.summary.scalar(name, value, step=step)
+        self._writer(folder).flush()
+
+
+def read(train_dir: str | os.PathLike) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, in order; none where there is no file.
+
+    Those of evaluations have a `split`.
+    """
+    path = pathlib.Path(train_dir) / METRICS_FILE
+    if not path.is_file():
+        return []
+    lines = path.read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines if _is_entry(line)]
+
+
+def _is_entry(line: str) -> bool:
+    """A process killed while it wrote leaves half a line."""
+    try:
+        return "step" in json.loads(line)
+    except ValueError:
+        return False
+
+
+def in_short(values: dict[str, float]) -> str:
+    """The loss and its terms, short enough to stand beside a bar."""
+    names = {
+        "cross_entropy_pos": "pos",
+        "cross_entropy_neg": "neg",
+        "localization": "loc",
+        "regularization": "reg",
+    }
+    terms = " ".join(f"{x} {values[name]:.2f}" for name, x in names.items())
+    return f"loss {values['loss']:.2f} = {terms}"

@@ -1,0 +1,161 @@
+"""What stops a run whose loss is no number, and leaves the batch behind.
+
+One step with such a loss makes all weights useless, and the run with them;
+told late, nobody knows what it was. Knows no net; `ssd_tf.training.replay`
+looks at what is left behind.
+"""
+
+import math
+import os
+import pathlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+import numpy as np
+
+from ssd_tf.command import UserError, files
+
+_GRADIENT_NORM = "gradient_norm"
+# Below it the scaled gradients are smaller than the true ones.
+_MIN_LOSS_SCALE = 1.0
+# What NumPy raises at a file that is no such archive, or half of one.
+_UNREADABLE = (
+    EOFError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
+# So many images are named in the message; all of them are in the file.
+_MAX_NAMED = 8
+
+
+def all_finite(terms: Mapping[str, float]) -> bool:
+    """Whether all terms of a step are numbers.
+
+    With a `loss_scale`, as in mixed_float16, gradients overflow now and then,
+    and the optimizer leaves such a step out and halves the scale. That may go
+    on until nothing is left to halve; then it is the gradient itself.
+
+    Args:
+      terms: by name, as a step returns them.
+    """
+    scaled = terms.get("loss_scale", 0.0) >= _MIN_LOSS_SCALE
+    return all(
+        math.isfinite(value)
+        for name, value in terms.items()
+        if not (scaled and name == _GRADIENT_NORM)
+    )
+
+
+def join(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The parts of a batch, of several devices, as one.
+
+    Args:
+      parts: `image`, `boxes`, `labels`, `ignored`; each has its own number of
+        boxes, padded by label 0.
+    """
+    most = max(part["labels"].shape[1] for part in parts)
+
+    def padded(key, values):
+        missing = 0 if key == "image" else most - values.shape[1]
+        width = [(0, 0), (0, missing)] + [(0, 0)] * (values.ndim - 2)
+        return np.pad(values, width)
+
+    return {
+        key: np.concatenate([padded(key, part[key]) for part in parts])
+        for key in parts[0]
+    }
+
+
+def stop(
+    terms: Mapping[str, float],
+    step: int,
+    batch: Mapping[str, np.ndarray],
+    source_ids: Sequence[str],
+    train_dir: str | os.PathLike,
+    worker: int | None = None,
+) -> NoReturn:
+    """Leaves the batch in the train_dir and stops the run.
+
+    Args:
+      terms: of the step, not `all_finite`.
+      step: from 1.
+      batch: `image`, `boxes`, `labels`, `ignored`, as they were trained on.
+      source_ids: of its images.
+      train_dir: gets `nonfinite_step_K.npz`.
+      worker: of several processes, each with a part of the batch; its file
+        is `nonfinite_step_K_worker_I.npz`.
+
+    Raises:
+      UserError: always.
+    """
+    bad = ", ".join(f"{k} {v}" for k, v in terms.items() if not np.isfinite(v))
+    good = ", ".join(f"{k} {v:.4g}" for k, v in terms.items() if np.isfinite(v))
+    of_worker = "" if worker is None else f"_worker_{worker}"
+    path = pathlib.Path(train_dir) / f"nonfinite_step_{step}{of_worker}.npz"
+    raise UserError(
+        f"the loss is not finite at step {step}: {bad} ({good or 'all terms'})"
+        f"; images {_named(source_ids)}; "
+        f"{_left_behind(path, batch, source_ids)}; "
+        "nothing of the step is saved: lower --learning_rate or set "
+        "--clip_gradient_norm"
+    )
+
+
+def _named(source_ids):
+    named = ", ".join(source_ids[:_MAX_NAMED])
+    more = len(source_ids) - _MAX_NAMED
+    return f"{named} and {more} more" if more > 0 else named
+
+
+def _left_behind(path, batch, source_ids):
+    """Writes the batch and says what to do with it.
+
+    A full disk may be no reason to hide what went wrong first.
+    """
+    try:
+        dump(path, batch, source_ids)
+    except OSError as error:
+        return f"{path} could not be written ({error.strerror})"
+    return (
+        f"look into the batch: python -m ssd_tf.replay "
+        f"--train_dir={path.parent} --batch={path}"
+    )
+
+
+def dump(
+    path: str | os.PathLike,
+    batch: Mapping[str, np.ndarray],
+    source_ids: Sequence[str],
+) -> None:
+    """Writes a batch as arrays, without pickles.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    with files.replace_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **batch, source_id=np.array(source_ids, np.str_))
+
+
+def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The batch that `dump` has written, with `source_id` unicode [B].
+
+    Raises:
+      UserError: there is no such file, or it is another one.
+    """
+    keys = {"image", "boxes", "labels", "ignored", "source_id"}
+    try:
+        # NumPy leaves a file open that it cannot read.
+        with open(path, "rb") as file, np.load(file) as arrays:
+            return {key: arrays[key] for key in keys}
+    except FileNotFoundError:
+        reason = "not found"
+    except _UNREADABLE as error:
+        reason = f"not such a file ({' '.join(str(error).split())})"
+    raise UserError(
+        f"{path}: {reason}; --batch wants a nonfinite_step_K.npz that a "
+        "stopped run has left in its train_dir"
+    )

@@ -1,0 +1,150 @@
+"""Optimizers by name and the weight decay; knows no loss and no data.
+
+They are Keras's own with two changes, see `_Recipe`: a learning rate for
+biases, and gradients that are already summed over the replicas.
+"""
+
+import keras
+import tensorflow as tf
+
+from ssd_tf.config.training import TrainParams, check_choice
+from ssd_tf.training import schedules
+
+
+class _Recipe:
+    """What a recipe adds to an optimizer of Keras, as the class in front.
+
+    Gradients come summed over the replicas, because a global norm can only be
+    clipped after the sum; Keras clips before it.
+    """
+
+    bias_multiplier = 1.0
+
+    def build(self, variables):
+        """Also notes which variables are biases and which are kernels."""
+        names = [variable.name for variable in variables]
+        self._is_bias = [name.endswith("bias") for name in names]
+        self._is_kernel = [is_kernel(variable) for variable in variables]
+        super().build(variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        """One variable's step; a bias's rate is multiplied."""
+        if self._is_bias[self._get_variable_index(variable)]:
+            # In the schedule's float32; a factor of 1 changes no bit.
+            learning_rate = learning_rate * self.bias_multiplier
+        super().update_step(gradient, variable, learning_rate)
+
+    def _use_weight_decay(self, variable):
+        return self._is_kernel[self._get_variable_index(variable)]
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars
+
+
+def _of_recipe(name: str) -> type[keras.Optimizer]:
+    """Keras's optimizer of that name with `_Recipe` in front of it."""
+    return type(name, (_Recipe, getattr(keras.optimizers, name)), {})
+
+
+# By the recipe's names; momentum is a setting of Keras's SGD.
+_CLASSES = {
+    "adadelta": _of_recipe("Adadelta"),
+    "adagrad": _of_recipe("Adagrad"),
+    "adam": _of_recipe("Adam"),
+    "adamw": _of_recipe("AdamW"),
+    "ftrl": _of_recipe("Ftrl"),
+    "momentum": _of_recipe("SGD"),
+    "rmsprop": _of_recipe("RMSprop"),
+    "sgd": _of_recipe("SGD"),
+}
+
+
+def make_optimizer(
+    training: TrainParams, steps_per_epoch: float
+) -> keras.Optimizer:
+    """The optimizer that a recipe asks for.
+
+    Inside `strategy.run` it takes gradients that are summed over the
+    replicas. In `mixed_float16` it is a `LossScaleOptimizer`, which takes
+    those of the scaled loss, and leaves out a step if one is not finite.
+
+    Args:
+      training: name, settings, schedule and precision.
+      steps_per_epoch: for the schedule `exponential`.
+
+    Raises:
+      ValueError: unknown name.
+    """
+    check_choice("optimizer", training.optimizer)
+    optimizer = _CLASSES[training.optimizer](
+        schedules.learning_rate(training, steps_per_epoch),
+        **_settings(training),
+    )
+    optimizer.bias_multiplier = training.bias_learning_rate_multiplier
+    if training.precision == "mixed_float16":
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def _settings(training: TrainParams) -> dict[str, float]:
+    """Keras's arguments; of Adagrad and Ftrl the port has Keras's defaults."""
+    epsilon = {"epsilon": training.opt_epsilon}
+    adam = {
+        "beta_1": training.adam_beta1,
+        "beta_2": training.adam_beta2,
+        **epsilon,
+    }
+    return {
+        "adadelta": {"rho": training.adadelta_rho, **epsilon},
+        "adagrad": {},
+        "adam": adam,
+        "adamw": {**adam, "weight_decay": training.weight_decay},
+        "ftrl": {},
+        "momentum": {"momentum": training.momentum},
+        "rmsprop": {
+            "rho": training.rmsprop_decay,
+            "momentum": training.rmsprop_momentum,
+            **epsilon,
+        },
+        "sgd": {},
+    }[training.optimizer]
+
+
+def current_rate(optimizer: keras.Optimizer) -> float:
+    """The learning rate of the next step, before a bias's multiplier."""
+    return float(optimizer.learning_rate)
+
+
+def loss_scale(optimizer: keras.Optimizer) -> tf.Tensor | float:
+    """What the loss of the next step is multiplied by; 1 mostly."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return tf.convert_to_tensor(optimizer.dynamic_scale)
+    return 1.0
+
+
+def is_kernel(variable: keras.Variable) -> bool:
+    """Whether weight decay is for it.
+
+    It is not for biases, batch norm and the L2 norm's gamma, as in the port.
+    """
+    return variable.name.endswith("kernel")
+
+
+def l2_of(training: TrainParams) -> float:
+    """The weight decay that is a term of the loss.
+
+    AdamW takes it off the weights instead (Loshchilov and Hutter, 2019).
+    """
+    return 0.0 if training.optimizer == "adamw" else training.weight_decay
+
+
+def weight_decay_loss(model: keras.Model, weight_decay: float) -> tf.Tensor:
+    """Half the squared norm of all trained kernels, times `weight_decay`."""
+    norms = [
+        tf.nn.l2_loss(variable)
+        for variable in model.trainable_variables
+        if weight_decay and is_kernel(variable)
+    ]
+    # A zero first: what is trained may have no kernel. Not `add_n`, which adds
+    # in the order in which memory happens to be free.
+    return weight_decay * sum(norms, tf.constant(0.0))

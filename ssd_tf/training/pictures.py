@@ -1,0 +1,184 @@
+"""What a net is taught on the images of a batch, and what it detects there.
+
+Shows the tensors that the step of training gets, after every augmentation: a
+box that has moved away from its object, an object without an anchor, or
+negatives on an object without a box are seen at a glance.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from ssd_tf.config.net import DetectionParams, SSDParams
+from ssd_tf.config.training import LossParams
+from ssd_tf.detect import drawing
+from ssd_tf.multibox import boxes as geometry
+from ssd_tf.multibox import detection, losses
+from ssd_tf.nets.ssd import SSDNet
+from ssd_tf.training import step
+
+# Smaller images are enlarged to this many pixels.
+MIN_SIDE = 320
+MIN_SCORE = 0.3  # of the detections that are drawn
+MATCHED, FORCED, IGNORED = (60, 220, 60), (255, 160, 0), (230, 90, 255)
+MINED = (255, 70, 70)
+
+
+class Roles(NamedTuple):
+    """What each anchor is to the loss; bool [B, A]."""
+
+    matched: tf.Tensor  # positive by its IoU
+    forced: tf.Tensor  # positive only because a box took its best anchor
+    mined: tf.Tensor  # the negatives that count
+
+
+def pictures(
+    net: SSDNet,
+    batch: Mapping[str, tf.Tensor],
+    loss: LossParams,
+    class_names: Sequence[str],
+    limit: int = 4,
+) -> np.ndarray:
+    """Draws the first images of a batch with targets, negatives, detections.
+
+    The net runs as in inference, so that nothing of it changes; what it mines
+    in training, with the batch norm of the batch, may differ a little.
+
+    Args:
+      net: with its weights.
+      batch: of `input_pipeline.make_for_train`, on one device.
+      loss: how boxes get their anchors and negatives are mined.
+      class_names: without the background.
+      limit: of images.
+
+    Returns:
+      uint8 [n, h, w, 3]: for each image three side by side, with a legend.
+    """
+    if loss.mining == "image":
+        # Else the images of a batch decide together on its negatives.
+        batch = {key: value[:limit] for key, value in batch.items()}
+    outputs = net.model(batch["image"], training=False)
+    roles = roles_of_anchors(net, batch, outputs, loss)
+    found = detection.detect(
+        outputs["logits"],
+        outputs["localisations"],
+        net.flat_anchors,
+        net.params.prior_scaling,
+        **vars(DetectionParams(select_threshold=MIN_SCORE)),
+    )
+    corners = geometry.to_corners(net.flat_anchors)
+    return np.stack(
+        [
+            _draw(
+                net.params,
+                {key: value[index].numpy() for key, value in batch.items()},
+                [corners[role[index].numpy()] for role in roles],
+                [part[index].numpy() for part in found],
+                class_names,
+            )
+            for index in range(min(limit, len(batch["image"])))
+        ]
+    )
+
+
+def roles_of_anchors(
+    net: SSDNet,
+    batch: Mapping[str, tf.Tensor],
+    outputs: Mapping[str, Sequence[tf.Tensor]],
+    loss: LossParams,
+) -> Roles:
+    """Which anchors are matched, forced and mined.
+
+    Mined are those on which the loss of the negatives depends: a negative of
+    which the net is as sure as float32 can tell is none of them.
+
+    Args:
+      net: for its anchors.
+      batch: `labels`, `boxes`, `ignored`.
+      outputs: of `net.model` for the batch.
+      loss: the settings.
+    """
+    options = dict(vars(loss))
+    force_match = options.pop("force_match")
+    encode = functools.partial(
+        step.encode_batch, net, batch, loss.match_threshold
+    )
+    targets, without_force = encode(force_match), encode(False)
+    logits = losses.flatten_layers(outputs["logits"], 1)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        terms = losses.ssd_losses(
+            logits, outputs["localisations"], *targets, **options
+        )
+    gradient = tape.gradient(terms["cross_entropy_neg"], logits)
+    mined = tf.reduce_any(gradient != 0, axis=-1)
+    positive, by_iou = (
+        losses.positive_anchors(each.gscores, loss.match_threshold, loss.mining)
+        for each in (targets, without_force)
+    )
+    return Roles(positive & by_iou, positive & ~by_iou, mined)
+
+
+def to_pixels(image: np.ndarray, params: SSDParams) -> np.ndarray:
+    """The inverse of `preprocessing.whiten`: uint8 [H, W, 3]."""
+    pixels = image / params.image_scale + params.image_mean
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
+def _draw(params, example, roles, found, class_names) -> np.ndarray:
+    """One image: what it teaches, what it mines, what is detected."""
+    picture = _enlarged(Image.fromarray(to_pixels(example["image"], params)))
+    real = example["labels"] > 0
+    ignored = example["boxes"][real & example["ignored"]]
+    boxes = example["boxes"][real & ~example["ignored"]]
+    matched, forced, mined = roles
+    boxes_, scores, classes, count = found
+    detected = drawing.draw_detections(
+        np.asarray(picture), boxes_, scores, classes, class_names, MIN_SCORE
+    )
+    panels = [
+        _targets(picture, boxes, ignored, matched, forced),
+        _negatives(picture, boxes, mined),
+        drawing.draw_caption(
+            detected, [(f"{count} detections from {MIN_SCORE}", drawing.WHITE)]
+        ),
+    ]
+    return np.concatenate([np.asarray(panel) for panel in panels], axis=1)
+
+
+def _enlarged(picture: Image.Image) -> Image.Image:
+    factor = -(-MIN_SIDE // min(picture.size))
+    size = [factor * side for side in picture.size]
+    return picture.resize(size, Image.Resampling.BILINEAR)
+
+
+def _targets(picture, boxes, ignored, matched, forced):
+    """The boxes, and the anchors that learn them."""
+    picture = picture.copy()
+    for anchors, color in ((matched, MATCHED), (forced, FORCED)):
+        drawing.draw_frames(picture, anchors, color)
+    drawing.draw_ground_truth(picture, boxes)
+    drawing.draw_frames(picture, ignored, IGNORED, width=3)
+    words = [
+        (f"{len(boxes)} boxes", drawing.WHITE),
+        (f"{len(matched)} matched", MATCHED),
+        (f"{len(forced)} forced", FORCED),
+        (f"{len(ignored)} ignored", IGNORED),
+    ]
+    return drawing.draw_caption(picture, words)
+
+
+def _negatives(picture, boxes, mined):
+    """The anchors that learn to be background."""
+    picture = picture.copy()
+    drawing.draw_frames(picture, mined, MINED)
+    drawing.draw_ground_truth(picture, boxes)
+    words = [
+        (f"{len(boxes)} boxes", drawing.WHITE),
+        (f"{len(mined)} mined negatives", MINED),
+    ]
+    return drawing.draw_caption(picture, words)

@@ -1,0 +1,220 @@
+"""A training run: what it is made of, and where it goes on.
+
+Runs on one device, on several GPUs of a host and on several hosts by the same
+code. Knows no file formats, and flags only to name a remedy; the loop itself
+is `ssd_tf.training.loop`.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+
+from ssd_tf.command import UserError, say
+from ssd_tf.config import net as config
+from ssd_tf.config.net import Config, SSDParams
+from ssd_tf.config.training import TrainParams
+from ssd_tf.input_pipeline import batches
+from ssd_tf.nets import averages, checkpoint, scopes
+from ssd_tf.nets.layers import synchronize_batch_norm
+from ssd_tf.nets.ssd import SSDNet
+from ssd_tf.training import changes, log, loop, optimizers, run_lock, strategies
+from ssd_tf.training import step as train_step
+from ssd_tf.training.feed import Feed
+from ssd_tf.training.run import Run
+from ssd_tf.training.validation import Validation, Validator
+from ssd_tf.weights import transfer
+
+
+def train(
+    settings: Config,
+    train_dir: str | os.PathLike,
+    read: batches.Reader,
+    num_samples: int,
+    strategy: tf.distribute.Strategy | None = None,
+    start: transfer.Start | None = None,
+    validation: Validation | None = None,
+    confirm_changes: bool = False,
+) -> SSDNet:
+    """Trains until `max_number_of_steps`, going on where a run has ended.
+
+    A run that was stopped and goes on ends with the weights of one that was
+    never stopped; on CPUs bit for bit.
+
+    Args:
+      settings: net, class names and recipe; written to the train_dir.
+      train_dir: for checkpoints, config.json, metrics.jsonl and TensorBoard.
+      read: the records, see `input_pipeline.make_for_train`.
+      num_samples: images in a pass over them.
+      strategy: where to run; one device by default.
+      start: weights to start from, where the train_dir has none.
+      validation: what to evaluate on, every `eval_interval_steps`.
+      confirm_changes: go on with a run even if its recipe was another.
+
+    Returns:
+      The trained net; with the averaged weights where there are any.
+
+    Raises:
+      UserError: the train_dir is of another configuration or in use, the
+        start does not fit, a loss is not finite, an image cannot be read.
+      Stopped: by SIGTERM or Ctrl-C, after it has saved.
+    """
+    training = settings.training
+    strategy = strategy or tf.distribute.get_strategy()
+    _check_batch_size(training, strategy.num_replicas_in_sync)
+    keras.utils.set_random_seed(training.seed)
+    train_dir = pathlib.Path(train_dir)
+    settings = dataclasses.replace(
+        settings,
+        num_samples=num_samples,
+        validation_split=validation.split if validation else None,
+    )
+    chief = strategies.is_chief(strategy)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(strategies.explained_end(strategy))
+        if chief:
+            stack.enter_context(run_lock.hold(train_dir))
+        save_dir = stack.enter_context(_save_dir(train_dir, strategy, chief))
+        run = _prepare(
+            settings, train_dir, save_dir, strategy, start, confirm_changes
+        )
+        stack.enter_context(train_step.sums_in_order())
+        feed = Feed(run, read)
+        validator = None
+        if validation and chief:
+            validator = Validator(validation, run.settings, train_dir)
+        if chief:
+            # Nothing can be refused any more.
+            checkpoint.remove_partial(train_dir)
+            config.save(run.settings, train_dir)
+            stack.callback(_draw_curves, train_dir)
+        loop.loop(run, feed, validator)
+    if run.average:
+        run.average.copy_to_model()
+    return run.net
+
+
+def _draw_curves(train_dir: pathlib.Path) -> None:
+    logged = log.read(train_dir)
+    if logged and loop.draw_curves(train_dir) is None:
+        say("no curves.png without matplotlib: pip install ssd-tf[report]")
+
+
+def _prepare(
+    settings: Config,
+    train_dir: pathlib.Path,
+    save_dir: pathlib.Path,
+    strategy: tf.distribute.Strategy,
+    start: transfer.Start | None,
+    confirm_changes: bool,
+) -> Run:
+    """The state of a run, as it begins or as it was saved."""
+    training = settings.training
+    chief = strategies.is_chief(strategy)
+    latest = tf.train.latest_checkpoint(str(train_dir))
+    with strategy.scope():
+        settings, net, report = _begin(
+            settings, train_dir if latest else None, start, confirm_changes
+        )
+        if report and chief:
+            transfer.show(report)
+        if strategy.num_replicas_in_sync > 1:
+            synchronize_batch_norm(net.model)
+        optimizer = optimizers.make_optimizer(
+            training, settings.num_samples / training.batch_size
+        )
+        optimizer.build(net.model.trainable_variables)
+        average = None
+        if training.ema_decay:
+            average = averages.MovingAverage(net.model, training.ema_decay)
+    step = tf.Variable(0, dtype=tf.int64, trainable=False)
+    manager = checkpoint.manager(
+        save_dir, net, optimizer, step, training.max_to_keep, average
+    )
+    if latest:
+        checkpoint.restore_run(manager.checkpoint, latest)
+        if chief:
+            say(f"going on from step {int(step)} of {train_dir}")
+    return Run(
+        settings=settings,
+        train_dir=train_dir,
+        net=net,
+        optimizer=optimizer,
+        average=average,
+        step=step,
+        manager=manager,
+        strategy=strategy,
+        take_step=train_step.make_train_step(
+            net, optimizer, training, strategy, average
+        ),
+    )
+
+
+def _begin(
+    settings: Config,
+    begun_dir: pathlib.Path | None,
+    start: transfer.Start | None,
+    confirm_changes: bool,
+) -> tuple[Config, SSDNet, transfer.Report | None]:
+    """The settings with what the net adds, the net, and what it starts from.
+
+    `begun_dir` is the train_dir of a run that goes on, and needs no start.
+    """
+    net = _build(settings.params, settings.training.precision)
+    settings = dataclasses.replace(settings, params=net.params)
+    report = None
+    if begun_dir:
+        before = checkpoint.load_run_config(begun_dir)
+        changes.check_same_state(begun_dir, before, settings)
+        changes.check_changes(begun_dir, before, settings, confirm_changes)
+    elif start:
+        report = transfer.apply(net, start)
+    scopes.freeze_others(net, settings.training.trainable_scopes)
+    return settings, net, report
+
+
+def _build(params: SSDParams, precision: str) -> SSDNet:
+    """The net; its size and its trunk may be of the user's choice."""
+    try:
+        return SSDNet(params, precision)
+    except ValueError as error:
+        height, width = params.img_shape
+        # Keras says first where, then in bold what.
+        *_, reason = re.sub(r"\x1b\[\d+m", "", str(error)).split("\n\n")[:2]
+        raise UserError(
+            f"{params.model_name} on {params.trunk} cannot be built for "
+            f"{height}x{width} pixels: {reason}; choose another --image_size "
+            "or --trunk"
+        ) from error
+
+
+def _check_batch_size(training: TrainParams, replicas: int) -> None:
+    parts = training.gradient_accumulation_steps
+    if training.batch_size % (replicas * parts):
+        of_parts = f" in --gradient_accumulation_steps={parts} parts each"
+        raise UserError(
+            f"--batch_size={training.batch_size}: not divisible by the "
+            f"{replicas} devices that share a batch"
+            + (of_parts if parts > 1 else "")
+        )
+
+
+@contextlib.contextmanager
+def _save_dir(
+    train_dir: pathlib.Path, strategy: tf.distribute.Strategy, chief: bool
+) -> Iterator[pathlib.Path]:
+    """Where to save: every worker takes part, but only the chief's is kept."""
+    if chief:
+        yield train_dir
+        return
+    scratch = train_dir / f".worker-{strategy.cluster_resolver.task_id}"
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
