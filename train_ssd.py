@@ -16,112 +16,106 @@ command again goes on from the last checkpoint. --checkpoint_path or
 """
 
 import dataclasses
-import sys
 from collections.abc import Callable
 
-from absl import flags
-
 from ssd_tf import command
-from ssd_tf.config import flags as config_flags
-from ssd_tf.config.net import Config, StartParams
-from ssd_tf.config.training import LossParams, TrainParams
-from ssd_tf.training import flags as unused_flags
-
-FLAGS = flags.FlagValues()
-config_flags.define_dataset(FLAGS, split="train")
-config_flags.define_run(FLAGS)
-config_flags.define_net(FLAGS)
-config_flags.define(FLAGS, StartParams())
-config_flags.define(FLAGS, TrainParams())
-config_flags.define(FLAGS, LossParams())
-config_flags.define_augmentation(FLAGS)
+from ssd_tf.command.settings import require
+from ssd_tf.config.run import Config
+from ssd_tf.config.training import TrainOptions
+from ssd_tf.training import options as training_options
 
 
 def open_split(
-    split: str, class_names: tuple[str, ...]
+    options: TrainOptions, split: str, class_names: tuple[str, ...]
 ) -> tuple[Callable, int]:
-    """The reader of a split that has been checked, and how many images."""
+    """Returns the reader of a split that was checked, and its image count."""
     from ssd_tf.datasets import record_check
 
     return record_check.open_split(
-        FLAGS.dataset_dir, split, len(class_names), FLAGS.unreadable_shards
+        options.dataset_dir, split, len(class_names), options.unreadable_shards
     )
 
 
-def train_on(split: str, settings: Config) -> None:
+def train_on(options: TrainOptions, settings: Config) -> None:
     """Trains on a split."""
     from ssd_tf.training import strategies, train
     from ssd_tf.training.validation import Validation
     from ssd_tf.weights import start as starts
 
     strategy = strategies.choose_strategy()
-    read, num_samples = open_split(split, settings.class_names)
+    names, split = settings.class_names, options.dataset_split_name
+    read, num_samples = open_split(options, split, names)
     validation = None
-    if name := FLAGS.validation_split_name:
-        read_val, num_images = open_split(name, settings.class_names)
+    if name := options.validation_split_name:
+        read_val, num_images = open_split(options, name, names)
         validation = Validation(read_val(None), num_images, name)
-    options = config_flags.read(FLAGS, StartParams())
-    settings, start = starts.begin(settings, FLAGS.train_dir, options)
+    settings, start = starts.begin(
+        settings, options.run.train_dir, options.start
+    )
     train.train(
         settings,
-        FLAGS.train_dir,
+        run.train_dir,
         read,
         num_samples,
         strategy,
         start,
         validation,
-        FLAGS.confirm_changes,
+        run.confirm_changes,
     )
     command.say(
-        f"trained: {FLAGS.train_dir}; next: python eval_ssd.py "
-        f"--dataset_dir={FLAGS.dataset_dir} --dataset_split_name=SPLIT "
-        f"--checkpoint_path={FLAGS.train_dir}"
+        f"trained: {run.train_dir}; next: python eval_ssd.py "
+        f"--dataset_dir={options.dataset_dir} --dataset_split_name=SPLIT "
+        f"--checkpoint_path={run.train_dir}"
     )
 
 
-def overfit_on(split: str, settings: Config) -> None:
-    """Learns the first batch of a split by heart."""
+def overfit_on(options: TrainOptions, settings: Config) -> None:
+    """Overfits the first batch of a split."""
     from ssd_tf.training import overfit
 
-    read, num_samples = open_split(split, settings.class_names)
+    read, num_samples = open_split(
+        options, options.dataset_split_name, settings.class_names
+    )
     overfit.overfit(settings, read(None), num_samples)
 
 
-def main() -> None:
-    """Reads the flags and trains; without any, the default run."""
-    if len(sys.argv) == 1:
+def main(options: TrainOptions) -> None:
+    """Trains; without any flag, runs the demo."""
+    if not options.given:
         command.load_tensorflow()
         from ssd_tf import demo
 
         demo.default_run()
         return
-    command.require(FLAGS, "dataset_dir")
-    if not FLAGS.overfit_batch:
-        command.require(FLAGS, "train_dir")
-        unused_flags.check_used(FLAGS)
+    require(options, "dataset_dir")
+    if not options.run.overfit_batch:
+        require(options.run, "train_dir")
+        training_options.check_used(options)
     from ssd_tf.datasets import catalog
 
-    for line in unused_flags.remarks(FLAGS):
+    for line in training_options.remarks(options):
         command.say(line)
-    names = tuple(catalog.class_names(FLAGS.dataset_dir))
-    settings = config_flags.read_config(FLAGS, names)
+    names = tuple(catalog.class_names(options.dataset_dir))
+    params = dataclasses.replace(options.net.params, num_classes=len(names) + 1)
     command.load_tensorflow()
     from ssd_tf.datasets import records
     from ssd_tf.weights import start as starts
 
-    if FLAGS.trunk:
-        params = starts.with_trunk(settings.params, FLAGS.trunk)
-        settings = dataclasses.replace(settings, params=params)
-    split = FLAGS.dataset_split_name
+    if options.net.trunk:
+        params = starts.with_trunk(params, options.net.trunk)
+    settings = Config(params, names, options.training)
     with records.explained_errors(
-        FLAGS.dataset_dir, split, FLAGS.validation_split_name
+        options.dataset_dir,
+        options.dataset_split_name,
+        options.validation_split_name,
     ):
-        (overfit_on if FLAGS.overfit_batch else train_on)(split, settings)
+        run_on = overfit_on if options.run.overfit_batch else train_on
+        run_on(options, settings)
 
 
 def run() -> None:
-    """The command `ssd-train`."""
-    command.run(main, FLAGS, __doc__)
+    """Runs the command `ssd-train`."""
+    command.run(main, TrainOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from typing import Any
 
 from ssd_tf import command
 from ssd_tf.config import presets
-from ssd_tf.config.net import Config, DetectionParams, EvalParams
+from ssd_tf.config.evaluation import DetectionParams, EvalParams
+from ssd_tf.config.run import Config
 from ssd_tf.config.training import AUGMENTATIONS, TrainParams
 
 RUN_DIR = "runs/shapes"

@@ -156,7 +156,7 @@ def lively(trained, pictures, tmp_path_factory):
     import keras
     import tensorflow as tf
 
-    from ssd_tf.config import net as config
+    from ssd_tf.config import run as config
     from ssd_tf.input_pipeline import preprocessing
     from ssd_tf.nets import checkpoint
     from ssd_tf.nets.ssd import SSDNet

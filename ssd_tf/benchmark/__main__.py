@@ -23,8 +23,9 @@ from absl import flags
 
 from ssd_tf import command
 from ssd_tf.command import UserError, files
+from ssd_tf.command.settings import choices
 from ssd_tf.config.presets import PRESETS
-from ssd_tf.config.training import CHOICES
+from ssd_tf.config.training import TrainParams
 
 STAGES = (
     "decode",
@@ -72,7 +73,7 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "precision",
     "float32",
-    CHOICES["precision"],
+    choices(TrainParams, "precision"),
     "Keras dtype policy of the network.",
     flag_values=FLAGS,
 )

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from ssd_tf.benchmark import inputs
 from ssd_tf.benchmark.timing import Measure, seconds, warmed
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.config.training import AUGMENTATIONS, TrainParams
 from ssd_tf.detect import saved_model
 from ssd_tf.evaluation import evaluate as evaluate_lib

@@ -4,87 +4,61 @@ A mistake of the user is a `UserError`: one line that names the file or flag,
 the value and the remedy; the command ends with exit code 1 and no traceback.
 Every other exception is a bug and keeps its traceback.
 
-This module and `ssd_tf.command.files` are the only ones of `ssd_tf` that
-`ssd_tf.datasets` may import. Importing it imports neither TensorFlow nor
-Keras.
+Importing this package imports neither TensorFlow nor Keras.
 """
 
-import contextlib
 import importlib
 import os
-import signal
 import sys
 import tempfile
-import time
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-from absl import flags
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
+from absl import flags as absl_flags
 
-# Seconds between two plain progress lines where the output is no terminal.
-PLAIN_INTERVAL = 15.0
+from ssd_tf.command.console import print_table, progress, say
+from ssd_tf.command.errors import Stopped, UserError
+from ssd_tf.command.flags import define, help_of, read
 
-
-class UserError(Exception):
-    """A mistake of the user, told in one line with its remedy."""
-
-
-class Stopped(Exception):
-    """A run that was asked to stop, has saved and ends; no mistake."""
-
-    def __init__(
-        self, signal_name: str | None, step: int, train_dir: str | os.PathLike
-    ):
-        """What came and what was saved.
-
-        Args:
-          signal_name: such as "SIGTERM"; None where another process of the
-            run got it.
-          step: that was saved.
-          train_dir: where.
-        """
-        by = signal_name or "another process of the run"
-        super().__init__(
-            f"stopped by {by} after step {step}, which is saved in "
-            f"{train_dir}; the same command goes on from there"
-        )
-        # As a shell tells of a process that a signal has ended.
-        self.exit_code = 128 + signal.Signals[signal_name or "SIGTERM"]
+__all__ = [
+    "Stopped",
+    "UserError",
+    "command_line",
+    "import_extra",
+    "load_tensorflow",
+    "print_table",
+    "progress",
+    "require",
+    "run",
+    "say",
+]
 
 
 def run(
     main: Callable[..., None],
-    flag_values: flags.FlagValues,
+    options: type | absl_flags.FlagValues,
     description: str,
     argv: Sequence[str] | None = None,
     takes_arguments: bool = False,
 ) -> None:
-    """Parses the flags, calls `main` and turns a `UserError` into exit code 1.
+    """Parses the command line and calls `main`; a `UserError` exits with 1.
 
     Args:
-      main: the command; it reads `flag_values` itself.
-      flag_values: the command's own flags (not absl's global ones, so that
-        several commands can be imported into one process).
+      main: the command; receives the options.
+      options: dataclass of settings, one flag per setting.
       description: text above the flags in `--help`.
       argv: program name and arguments; `sys.argv` by default.
-      takes_arguments: `main` is called with the list of what is no flag; by
-        default that is refused.
+      takes_arguments: `main` also receives the list of arguments that are no
+        flags; by default there may be none.
     """
     argv = list(sys.argv if argv is None else argv)
+    flag_values = options
+    if isinstance(options, type):
+        flag_values = absl_flags.FlagValues()
+        define(options, flag_values)
     try:
         if any(arg in ("--help", "-help", "-h") for arg in argv[1:]):
-            say(f"{description.strip()}\n{flag_values.get_help()}")
+            say(f"{description.strip()}\n{help_of(flag_values)}")
             return
         rest = flag_values(argv)[1:]
         if rest and not takes_arguments:
@@ -92,8 +66,9 @@ def run(
                 f"unexpected argument {rest[0]!r}; "
                 "flags are written --name=value, see --help"
             )
-        main(*[rest] if takes_arguments else [])
-    except flags.Error as error:
+        first = [read(options, flag_values)] if flag_values != options else []
+        main(*first, *[rest] if takes_arguments else [])
+    except absl_flags.Error as error:
         _fail(f"{error}; see --help")
     except UserError as error:
         _fail(str(error))
@@ -125,7 +100,7 @@ def command_line() -> list[str]:
     return [*(["python"] if name.endswith(".py") else []), name, *sys.argv[1:]]
 
 
-def require(flag_values: flags.FlagValues, *names: str) -> None:
+def require(flag_values: absl_flags.FlagValues, *names: str) -> None:
     """Refuses flags without a value.
 
     Raises:
@@ -171,91 +146,3 @@ def import_extra(module: str, extra: str) -> types.ModuleType:
         raise UserError(
             f"{name} is not installed; pip install 'ssd-tf[{extra}]'"
         ) from error
-
-
-def say(message: str = "") -> None:
-    """Prints one line on standard output at once."""
-    print(message, flush=True)
-
-
-def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
-) -> None:
-    """Prints a table; columns of numbers stand to the right."""
-    # Text is shown as it is; rich would take "[...]" in a str for its markup.
-    table = Table(title=Text(title, "table.title"), title_justify="left")
-    cells = [[str(cell) for cell in row] for row in rows]
-    for index, column in enumerate(columns):
-        numbers = all(_is_number(row[index]) for row in cells)
-        table.add_column(Text(column), justify="right" if numbers else "left")
-    for row in cells:
-        table.add_row(*map(Text, row))
-    # A pipe or log file has no width that a row would have to fit.
-    Console(width=None if sys.stdout.isatty() else 1000).print(table)
-
-
-def _is_number(cell: str) -> bool:
-    """A number, or the dash that stands for a missing one."""
-    return cell == "-" or cell[:1].isdigit() or cell[:1] in "+-."
-
-
-@contextlib.contextmanager
-def progress(
-    description: str, total: int | None, unit: str = "images"
-) -> Iterator[Callable[..., None]]:
-    """A progress bar, or a plain line now and then outside a terminal.
-
-    Yields:
-      `advance(steps=1, units=None, text="")`: counts `steps` of `total`;
-      `units` (default: as many as steps) make the speed in `unit`/s; `text`
-      is shown behind it.
-    """
-    show = _bar if sys.stdout.isatty() else _plain_lines
-    with show(description, total) as update:
-        started, counted = time.monotonic(), 0
-
-        def advance(steps: int = 1, units: int | None = None, text: str = ""):
-            nonlocal counted
-            counted += steps if units is None else units
-            speed = counted / max(time.monotonic() - started, 1e-9)
-            update(steps, f"{speed:.1f} {unit}/s {text}".rstrip())
-
-        yield advance
-
-
-@contextlib.contextmanager
-def _bar(description, total):
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[info]}"),
-    )
-    with Progress(*columns) as bar:
-        task = bar.add_task(description, total=total, info="")
-        yield lambda steps, info: bar.update(task, advance=steps, info=info)
-
-
-@contextlib.contextmanager
-def _plain_lines(description, total):
-    started = last = time.monotonic()
-    done, latest = 0, ""
-
-    def line():
-        seconds = time.monotonic() - started
-        left = "?" if not total else f"{seconds * (total / done - 1):.0f}"
-        say(f"{description}: {done}/{total or '?'}, ETA {left} s, {latest}")
-
-    def update(steps, info):
-        nonlocal done, latest, last
-        done, latest = done + steps, info
-        if time.monotonic() - last > PLAIN_INTERVAL:
-            last = time.monotonic()
-            line()
-
-    yield update
-    if done:
-        line()

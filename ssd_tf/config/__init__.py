@@ -1,1 +1,5 @@
-"""Settings: nets, presets, training and the flags that set them."""
+"""The settings of nets, training and evaluation, each in one place."""
+
+from ssd_tf.command.settings import check_choice
+
+__all__ = ["check_choice"]

@@ -1,14 +1,15 @@
 """The nets by name: a preset is a row of data, one set of functions builds all.
 
-Sources: "paper" is Liu et al., SSD: Single Shot MultiBox Detector, 2016
-(arXiv 1512.02325v5); "ssd_pascal.py" and "ssd_coco.py" are in examples/ssd of
-the Caffe branch of its authors; "port" is SSD-TensorFlow (balancap); "TFOD"
-is the TensorFlow Object Detection API.
+Sources are those of `ssd_tf.config.net`; "TFOD" is the TensorFlow Object
+Detection API.
 """
 
 import dataclasses
+import functools
+import re
 
-from ssd_tf.command import UserError
+from ssd_tf.command.errors import UserError
+from ssd_tf.command.settings import setting
 from ssd_tf.config.net import ExtraBlock, SSDParams
 
 _TWO = (2.0, 0.5)
@@ -207,7 +208,7 @@ PRESETS = {
 
 
 def resized(params: SSDParams, img_shape: tuple[int, int]) -> SSDParams:
-    """The same net for another input; anchors keep their share of it.
+    """Returns the net for another input; anchors keep their share of it.
 
     Args:
       params: a preset.
@@ -230,3 +231,38 @@ def resized(params: SSDParams, img_shape: tuple[int, int]) -> SSDParams:
         feat_shapes=(),
         anchor_steps=(),
     )
+
+
+_net = functools.partial(setting, section="net")
+
+
+@dataclasses.dataclass(frozen=True)
+class NetOptions:
+    """The choice of a net to be built."""
+
+    model_name: str = _net(
+        "ssd_300_vgg", "Name of the net.", choices=tuple(PRESETS)
+    )
+    image_size: str | None = _net(
+        None,
+        "Height and width of the input, such as 300x480, or one number for "
+        "both [the net's]; anchors keep their share of it.",
+        is_valid=re.compile(r"[1-9]\d*(x[1-9]\d*)?").fullmatch,
+        expected=(
+            "HEIGHTxWIDTH in pixels, such as 300x480, or one number for both"
+        ),
+    )
+    trunk: str | None = _net(
+        None,
+        "Model of keras.applications, such as EfficientNetV2B0, in place of "
+        "the net's trunk; not for VGG.",
+    )
+
+    @property
+    def params(self) -> SSDParams:
+        """The preset at the image size; `trunk` needs TensorFlow."""
+        preset = PRESETS[self.model_name]
+        if self.image_size is None:
+            return preset
+        sides = [int(side) for side in self.image_size.split("x")]
+        return resized(preset, (sides[0], sides[-1]))

@@ -1,51 +1,37 @@
-"""The settings of a training run: augmentation, loss, optimisation.
+"""The settings of a training run: augmentation, loss, optimisation, start.
 
 Their defaults are the recipe of the paper and of ssd_pascal.py; see
-`ssd_tf.config.net` for the sources, and for the file that holds them.
+`ssd_tf.config.net` for the sources, and `ssd_tf.config.run` for the file that
+holds them.
 """
 
 import dataclasses
+import functools
+import sys
 
-# What the settings below may be, by field.
-CHOICES = {
-    "anchor_clip": ("none", "sizes", "all"),
-    "trunk_variant": ("keras", "slim", "torchvision"),
-    "mining": ("image", "batch"),
-    "normalizer": ("positives", "batch_size"),
-    "optimizer": (
-        "adadelta",
-        "adagrad",
-        "adam",
-        "adamw",
-        "ftrl",
-        "momentum",
-        "rmsprop",
-        "sgd",
-    ),
-    "learning_rate_decay_type": (
-        "step",
-        "cosine",
-        "exponential",
-        "polynomial",
-        "fixed",
-    ),
-    "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
-    "jit_compile": ("auto", "on", "off"),
-    "best_metric": ("AP_VOC07/mAP", "AP_VOC12/mAP", "COCO/AP"),
-}
+from ssd_tf.command.settings import setting
+from ssd_tf.config import data
+from ssd_tf.config.presets import NetOptions
+
+_augmentation = functools.partial(setting, section="augmentation")
+_loss = functools.partial(setting, section="loss")
+_net = functools.partial(setting, section="net")
+_optimizer = functools.partial(setting, section="optimizer")
+_schedule = functools.partial(setting, section="schedule")
+_weights = functools.partial(setting, section="start")
+_run = functools.partial(setting, section="run")
+_probability = functools.partial(_augmentation, low=0, high=1)
 
 
-def check_choice(field: str, value: str) -> None:
-    """Refuses a value that `CHOICES` does not have.
+def _is_range(values: tuple[float, float], most: float) -> bool:
+    return 0 < values[0] <= values[1] <= most
 
-    Raises:
-      ValueError: naming field, choices and value.
-    """
-    if value not in CHOICES[field]:
-        raise ValueError(
-            f"{field} must be one of {', '.join(CHOICES[field])}; "
-            f"received {value!r}"
-        )
+
+_range = functools.partial(
+    _augmentation,
+    is_valid=lambda values: _is_range(values, sys.float_info.max),
+    expected="the least and the largest, separated by a comma",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,33 +43,78 @@ class AugmentParams:
     leaves an operation out.
     """
 
-    brightness_prob: float = 0.5
-    brightness_delta: float = 32.0  # of 255
-    contrast_prob: float = 0.5
-    contrast_range: tuple[float, float] = (0.5, 1.5)
-    saturation_prob: float = 0.5
-    saturation_range: tuple[float, float] = (0.5, 1.5)
-    hue_prob: float = 0.5
-    hue_delta: float = 18.0  # of 180, OpenCV's circle of hues
-    # Contrast changes last instead of after brightness: in im_transforms.cpp
-    # a coin, here a setting.
-    random_order_prob: float = 0.5
-    # Zoom out: the image somewhere on a canvas of the mean colour.
-    expand_prob: float = 0.5
-    max_expand_ratio: float = 4.0
-    crop_prob: float = 1.0
-    # A crop has at least this IoU with some box; 0 asks for nothing. The
-    # whole image is one more choice.
-    crop_overlaps: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
-    crop_scale: tuple[float, float] = (0.3, 1.0)  # root of the share of area
-    crop_aspect_ratio: tuple[float, float] = (0.5, 2.0)  # width / height
-    crop_trials: int = 50
-    flip_prob: float = 0.5
-    # Resizes by any of five kernels; else by the bilinear of evaluation.
-    random_interpolation: bool = True
+    brightness_prob: float = _probability(
+        0.5, "Probability of changing the brightness."
+    )
+    brightness_delta: float = _augmentation(
+        32.0, "Largest change of brightness, in levels of 255.", low=0
+    )
+    contrast_prob: float = _probability(
+        0.5, "Probability of changing the contrast."
+    )
+    contrast_range: tuple[float, float] = _range(
+        (0.5, 1.5), "Least and largest factor of contrast."
+    )
+    saturation_prob: float = _probability(
+        0.5, "Probability of changing the saturation."
+    )
+    saturation_range: tuple[float, float] = _range(
+        (0.5, 1.5), "Least and largest factor of saturation."
+    )
+    hue_prob: float = _probability(0.5, "Probability of changing the hue.")
+    # OpenCV's circle of hues.
+    hue_delta: float = _augmentation(
+        18.0, "Largest turn of the hue, in steps of 2 degrees.", low=0, high=90
+    )
+    # In im_transforms.cpp a coin, here a setting.
+    random_order_prob: float = _probability(
+        0.5, "Probability that contrast changes last, not after brightness."
+    )
+    expand_prob: float = _probability(
+        0.5,
+        "Probability of zooming out: the image is placed on a larger canvas of "
+        "the mean colour.",
+    )
+    max_expand_ratio: float = _augmentation(
+        4.0, "Largest side of that canvas, in sides of the image.", low=1
+    )
+    crop_prob: float = _probability(
+        1.0,
+        "Probability of cropping; the whole image is one of the possible "
+        "crops.",
+    )
+    crop_overlaps: tuple[float, ...] = _augmentation(
+        (0.1, 0.3, 0.5, 0.7, 0.9, 0.0),
+        "Least IoUs of a crop with some box, of which one is drawn; 0 asks for "
+        "nothing.",
+        low=0,
+        high=1,
+        is_valid=bool,
+        expected="numbers from 0 to 1, separated by commas",
+    )
+    crop_scale: tuple[float, float] = _augmentation(
+        (0.3, 1.0),
+        "Least and largest root of a crop's share of the area.",
+        is_valid=lambda values: _is_range(values, 1.0),
+        expected=(
+            "the least and the largest, above 0 and up to 1, separated by a "
+            "comma"
+        ),
+    )
+    crop_aspect_ratio: tuple[float, float] = _range(
+        (0.5, 2.0), "Least and largest width by height of a crop."
+    )
+    crop_trials: int = _augmentation(
+        50, "Random crops that are tried for each overlap.", low=1
+    )
+    flip_prob: float = _probability(0.5, "Probability of mirroring.")
+    random_interpolation: bool = _augmentation(
+        True,
+        "Resize with one of five kernels at random, not with evaluation's "
+        "bilinear one.",
+    )
 
 
-# --augmentation: where its own flags say nothing else.
 AUGMENTATIONS = {
     "ssd": AugmentParams(),
     "light": AugmentParams(
@@ -105,65 +136,283 @@ AUGMENTATIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class LossParams:
-    """Arguments of `losses.ssd_losses`, and how boxes get their anchors."""
+    """Arguments of `losses.ssd_losses`, and the matching with anchors."""
 
-    match_threshold: float = 0.5  # IoU from which an anchor is positive
-    # Every box takes its best free anchor first (paper, 2.2; Caffe).
-    force_match: bool = True
-    negative_ratio: float = 3.0  # mined negatives per positive (paper, 2.2)
-    alpha: float = 1.0  # weight of the localisation loss (paper, 2.2)
-    label_smoothing: float = 0.0
-    mining: str = "image"
-    normalizer: str = "positives"
-    min_negatives: int = 3
+    match_threshold: float = _loss(
+        0.5, "IoU from which an anchor is positive.", low=0, high=1
+    )
+    # Paper, 2.2; Caffe.
+    force_match: bool = _loss(
+        True, "Give every box its best free anchor, whatever their IoU."
+    )
+    # Paper, 2.2.
+    negative_ratio: float = _loss(3.0, "Mined negatives per positive.", low=0)
+    # Paper, 2.2.
+    alpha: float = _loss(
+        1.0, "Weight of the localisation loss.", low=0, flag="loss_alpha"
+    )
+    label_smoothing: float = _loss(
+        0.0,
+        "Share of the class target that is spread over all classes.",
+        low=0,
+        high=1,
+    )
+    mining: str = _loss(
+        "image",
+        "Mine hard negatives per image (paper, Caffe) or over the batch "
+        "(SSD-TensorFlow).",
+        choices=("image", "batch"),
+    )
+    normalizer: str = _loss(
+        "positives",
+        "Divide the loss by the number of positives (paper, Caffe) or by the "
+        "batch size (SSD-TensorFlow).",
+        choices=("positives", "batch_size"),
+    )
+    min_negatives: int = _loss(
+        3, "Least number of mined negatives per image.", low=0
+    )
+
+
+def _are_boundaries(values: tuple[float, ...]) -> bool:
+    ascending = list(values) == sorted({*values})
+    return bool(values) and ascending and 0 < values[0] and values[-1] < 1
+
+
+def _stripped(scopes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(scope.strip().strip("/") for scope in scopes)
+
+
+_scopes = functools.partial(
+    setting,
+    convert=_stripped,
+    is_valid=all,
+    expected="scopes such as ssd_300_vgg/conv6, separated by commas",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainParams:
     """The training recipe; defaults of ssd_pascal.py where it has one."""
 
-    batch_size: int = 32  # over all replicas
-    max_number_of_steps: int = 120_000
-    optimizer: str = "momentum"
-    momentum: float = 0.9
-    opt_epsilon: float = 1e-7  # the port's 1.0 makes steps 479 times smaller
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    rmsprop_decay: float = 0.9
-    rmsprop_momentum: float = 0.9
-    adadelta_rho: float = 0.95
-    # Of biases, as lr_mult of Caffe's bias blobs.
-    bias_learning_rate_multiplier: float = 2.0
-    # Global norm beyond which gradients are scaled down; 0: never.
-    clip_gradient_norm: float = 0.0
-    # Parts of a batch that are computed one after the other (iter_size).
-    gradient_accumulation_steps: int = 1
-    # > 0: evaluation and export use a moving average of the weights.
-    ema_decay: float = 0.0
-    learning_rate: float = 1e-3
-    learning_rate_decay_type: str = "step"
-    learning_rate_decay_factor: float = 0.1
-    # Where `step` multiplies by the factor, as shares of all steps: 80,000
-    # and 100,000 of 120,000.
-    decay_boundaries: tuple[float, ...] = (2 / 3, 5 / 6)
-    num_epochs_per_decay: float = 2.0  # of `exponential`, the port's
-    end_learning_rate: float = 0.0  # of `cosine` and `polynomial`
-    polynomial_power: float = 1.0  # of `polynomial`
-    warmup_steps: int = 500
-    weight_decay: float = 5e-4  # on kernels only
-    augmentation: AugmentParams = AUGMENTATIONS["ssd"]
-    ignore_difficult: bool = False  # Caffe trains VOC on them
-    seed: int = 0
-    precision: str = "float32"
-    jit_compile: str = "auto"  # the whole step, by XLA
-    save_interval_steps: int = 1000
-    log_every_n_steps: int = 10
-    max_to_keep: int = 5
-    # Steps between two evaluations on the validation split.
-    eval_interval_steps: int = 1000
-    best_metric: str = "AP_VOC07/mAP"  # of the checkpoint that is kept apart
-    # Evaluations without a better one after which training stops; 0: never.
-    early_stopping_patience: int = 0
-    # Parts that are trained, see `ssd_tf.nets.scopes`; all of them if empty.
-    trainable_scopes: tuple[str, ...] = ()
+    batch_size: int = _optimizer(
+        32, "Images per step, over all devices.", low=1
+    )
+    max_number_of_steps: int = _schedule(
+        120_000, "Number of training steps.", low=1
+    )
+    optimizer: str = _optimizer(
+        "momentum",
+        "Name of the optimizer.",
+        choices=(
+            "adadelta",
+            "adagrad",
+            "adam",
+            "adamw",
+            "ftrl",
+            "momentum",
+            "rmsprop",
+            "sgd",
+        ),
+    )
+    momentum: float = _optimizer(
+        0.9, "Momentum of --optimizer=momentum.", low=0, high=1
+    )
+    # The port's 1.0 makes steps 479 times smaller.
+    opt_epsilon: float = _optimizer(
+        1e-7, "Epsilon of adadelta, adagrad, adam, adamw and rmsprop.", low=0
+    )
+    adam_beta1: float = _optimizer(
+        0.9, "Decay of the first moment of adam and adamw.", low=0, high=1
+    )
+    adam_beta2: float = _optimizer(
+        0.999, "Decay of the second moment of adam and adamw.", low=0, high=1
+    )
+    rmsprop_decay: float = _optimizer(
+        0.9, "Decay of the squared gradients of rmsprop.", low=0, high=1
+    )
+    rmsprop_momentum: float = _optimizer(
+        0.9, "Momentum of rmsprop.", low=0, high=1
+    )
+    adadelta_rho: float = _optimizer(
+        0.95, "Decay of the averages of adadelta.", low=0, high=1
+    )
+    # lr_mult of Caffe's bias blobs.
+    bias_learning_rate_multiplier: float = _optimizer(
+        2.0, "Learning rate of biases, relative to other weights.", low=0
+    )
+    clip_gradient_norm: float = _optimizer(
+        0.0,
+        "Global norm above which gradients are scaled down; 0: never.",
+        low=0,
+    )
+    # iter_size of Caffe.
+    gradient_accumulation_steps: int = _optimizer(
+        1,
+        "Number of parts that a batch is computed in, one after another, to "
+        "save memory.",
+        low=1,
+    )
+    ema_decay: float = _optimizer(
+        0.0,
+        "Decay of a moving average of the weights that evaluation and export "
+        "use; 0: none.",
+        low=0,
+        high=1,
+    )
+    learning_rate: float = _schedule(
+        1e-3, "Learning rate after the warm-up.", low=1e-12
+    )
+    learning_rate_decay_type: str = _schedule(
+        "step",
+        "Shape of the learning rate's decay.",
+        choices=("step", "cosine", "exponential", "polynomial", "fixed"),
+    )
+    learning_rate_decay_factor: float = _schedule(
+        0.1, "Factor of the step and exponential decay.", low=0
+    )
+    # 80,000 and 100,000 of 120,000.
+    decay_boundaries: tuple[float, ...] = _schedule(
+        (2 / 3, 5 / 6),
+        "Where the step decay multiplies by the factor, as shares of all "
+        "steps.",
+        is_valid=_are_boundaries,
+        expected=(
+            "ascending shares of all steps, above 0 and below 1, separated by "
+            "commas"
+        ),
+    )
+    # The port's.
+    num_epochs_per_decay: float = _schedule(
+        2.0, "Epochs between two factors of the exponential decay.", low=0
+    )
+    end_learning_rate: float = _schedule(
+        0.0, "Last learning rate of the cosine and polynomial decay.", low=0
+    )
+    polynomial_power: float = _schedule(
+        1.0, "Exponent of the polynomial decay; 1 is linear.", low=0
+    )
+    warmup_steps: int = _schedule(
+        500, "Steps of a linear rise to the learning rate.", low=0
+    )
+    weight_decay: float = _optimizer(
+        5e-4, "L2 weight decay, of convolution kernels only.", low=0
+    )
+    augmentation: AugmentParams = _augmentation(
+        AUGMENTATIONS["ssd"],
+        "Named augmentation: ssd (the paper's), light (its crop, flip and "
+        "colours but hue) or none; the other flags change single values.",
+        presets=AUGMENTATIONS,
+    )
+    # Caffe trains VOC on them.
+    ignore_difficult: bool = _loss(
+        False, "Ignore boxes marked difficult instead of training on them."
+    )
+    seed: int = _run(
+        0, "Seed of initial weights, order and augmentation.", low=0
+    )
+    precision: str = _net(
+        "float32",
+        "Keras dtype policy of the net; heads and losses are float32 in any.",
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    jit_compile: str = _run(
+        "auto",
+        "Compile the whole step with XLA; auto: on GPUs.",
+        choices=("auto", "on", "off"),
+    )
+    save_interval_steps: int = _run(
+        1000, "Steps between two checkpoints.", low=1
+    )
+    log_every_n_steps: int = _run(10, "Steps between two log entries.", low=1)
+    max_to_keep: int = _run(5, "Number of latest checkpoints kept.", low=1)
+    eval_interval_steps: int = _run(
+        1000,
+        "Steps between two validations, and between pictures in TensorBoard.",
+        low=1,
+    )
+    best_metric: str = _run(
+        "AP_VOC07/mAP",
+        "Metric that the best checkpoint is chosen by.",
+        choices=("AP_VOC07/mAP", "AP_VOC12/mAP", "COCO/AP"),
+    )
+    early_stopping_patience: int = _run(
+        0,
+        "Validations without improvement after which training stops; 0: never.",
+        low=0,
+    )
+    trainable_scopes: tuple[str, ...] = _scopes(
+        (),
+        "Parts of the net that are trained, such as "
+        "`ssd_300_vgg/block4_box,conv7`, in whole layers [all].",
+        "optimizer",
+    )
     loss: LossParams = LossParams()
+
+
+@dataclasses.dataclass(frozen=True)
+class StartParams:
+    """The weights that a new run starts from; the port's names."""
+
+    checkpoint_path: str | None = _weights(
+        None,
+        "Weights to start from: a train_dir, a checkpoint in it, or a TF1 "
+        "checkpoint. Not read once --train_dir has a checkpoint.",
+    )
+    checkpoint_model_scope: str | None = _weights(
+        None,
+        "First part of the names in a TF1 checkpoint, such as vgg_16 [the "
+        "model's].",
+    )
+    checkpoint_exclude_scopes: tuple[str, ...] = _scopes(
+        (),
+        "Parts of the net that keep their initial values, such as "
+        "`ssd_300_vgg/conv6,block4_box`.",
+        "start",
+    )
+    ignore_missing_vars: bool = _weights(
+        False, "Keep the initial values of variables that the file lacks."
+    )
+    # A file that `ssd_tf.weights.formats` reads.
+    backbone_weights: str | None = _weights(
+        None,
+        "File of a classifier or detector of Caffe, PyTorch, Keras or TF-Slim "
+        "to start from, or `imagenet` for the weights that Keras publishes.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """The folder of a run, and how it is entered."""
+
+    train_dir: str | None = _run(
+        None, "Folder for checkpoints, config.json and logs."
+    )
+    confirm_changes: bool = _run(
+        False, "Go on with a run although its settings were others."
+    )
+    overfit_batch: bool = _run(
+        False, "Only check that the net can overfit the first batch."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """Everything that train_ssd.py and `ssd_tf.train` take."""
+
+    dataset_dir: str | None = data.dataset_dir()
+    dataset_split_name: str = data.dataset_split_name(
+        "train", "Split to train on."
+    )
+    validation_split_name: str | None = setting(
+        None,
+        "Split to evaluate on every --eval_interval_steps; the best "
+        "checkpoint is kept in TRAIN_DIR/best.",
+        "data",
+    )
+    unreadable_shards: str = data.unreadable_shards()
+    net: NetOptions = NetOptions()
+    start: StartParams = StartParams()
+    training: TrainParams = TrainParams()
+    run: RunOptions = RunOptions()
+    given: frozenset[str] = frozenset()  # names that were not left out

@@ -18,10 +18,10 @@ from absl import flags
 from PIL import Image
 
 from ssd_tf import command
-from ssd_tf.command import UserError
+from ssd_tf.command import UserError, settings
+from ssd_tf.command import flags as command_flags
 from ssd_tf.command.signals import stop_requests
-from ssd_tf.config import flags as config_flags
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.datasets import labels
 from ssd_tf.detect import flags as detect_flags
 from ssd_tf.detect import inputs, video
@@ -50,7 +50,11 @@ def _load_model():
     """The detector and its class names."""
     from ssd_tf.detect import models, stated_names
 
-    given = config_flags.given(FLAGS, DetectionParams())
+    given = [
+        field.flag
+        for field in settings.fields(DetectionParams)
+        if FLAGS[field.flag].present
+    ]
     if given and not models.has_options(FLAGS.model):
         raise UserError(
             f"--{given[0]}: an exported model has its own; give it to "
@@ -61,7 +65,7 @@ def _load_model():
             f"--labels={FLAGS.labels}: only for .tflite and .onnx files; "
             f"{FLAGS.model} has its own"
         )
-    options = config_flags.read(FLAGS, DetectionParams())
+    options = command_flags.read(DetectionParams, FLAGS)
     model = models.load(FLAGS.model, options)
     if FLAGS.labels:
         return model, labels.read(FLAGS.labels)

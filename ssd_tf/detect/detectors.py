@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_tf.command import UserError
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.detect import coco_json, description, runtimes, stated_names
 from ssd_tf.detect import saved_model as serving
 from ssd_tf.input_pipeline import batches, preprocessing

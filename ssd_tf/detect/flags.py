@@ -2,8 +2,8 @@
 
 from absl import flags
 
-from ssd_tf.config import flags as config_flags
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.command import flags as command_flags
+from ssd_tf.config.evaluation import DetectionParams
 
 
 def define(flag_values: flags.FlagValues) -> None:
@@ -11,7 +11,7 @@ def define(flag_values: flags.FlagValues) -> None:
     _define_model(flag_values)
     _define_input(flag_values)
     _define_output(flag_values)
-    config_flags.define(flag_values, DetectionParams())
+    command_flags.define(DetectionParams, flag_values)
 
 
 def _define_model(flag_values):

@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_tf.command import UserError
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.detect import description, runtimes, stated_names
 from ssd_tf.detect import saved_model as serving
 from ssd_tf.input_pipeline import preprocessing

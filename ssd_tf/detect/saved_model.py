@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_tf.command import UserError
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.detect.model_tensors import NAMES
 from ssd_tf.export import signatures
 from ssd_tf.nets import checkpoint

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_tf import command
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.evaluation.metrics import inputs
 from ssd_tf.evaluation.metrics.bootstrap import Judged
 from ssd_tf.evaluation.metrics.coco import IOU_THRESHOLDS, COCOMetric

@@ -9,18 +9,29 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from ssd_tf.command import UserError
-from ssd_tf.config import flags as config_flags
-from ssd_tf.config.net import DetectionParams, EvalParams
+from ssd_tf.command import UserError, settings
+from ssd_tf.command import flags as command_flags
+from ssd_tf.config.evaluation import DetectionParams, EvalParams
 
 
 def define(flag_values: flags.FlagValues) -> None:
     """Defines all of them."""
-    config_flags.define_dataset(
-        flag_values,
-        "test",
+    flags.DEFINE_string(
+        "dataset_dir",
+        None,
         "Folder that ssd_tf.datasets.convert has written, a VOC tree, or a "
         "COCO annotation file or the folder of its data set.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_string(
+        "dataset_split_name", "test", "Split of it.", flag_values=flag_values
+    )
+    flags.DEFINE_enum(
+        "unreadable_shards",
+        "fatal",
+        ["fatal", "skip"],
+        "Stop at a damaged TFRecord file, or leave it out.",
+        flag_values=flag_values,
     )
     flags.DEFINE_string(
         "checkpoint_path",
@@ -88,7 +99,7 @@ def define(flag_values: flags.FlagValues) -> None:
         "and whether that is more than chance.",
         flag_values=flag_values,
     )
-    config_flags.define(flag_values, DetectionParams())
+    command_flags.define(DetectionParams, flag_values)
 
 
 def _define_metrics(flag_values):
@@ -153,13 +164,18 @@ def read_detection(
     Raises:
       UserError: a flag is given although the detector has its own.
     """
-    given = config_flags.given(flag_values, DetectionParams())
+    options = command_flags.read(DetectionParams, flag_values)
+    given = [
+        field.flag
+        for field in settings.fields(DetectionParams)
+        if flag_values[field.flag].present
+    ]
     if given and not has_options:
         raise UserError(
             f"--{given[0]}: only for a checkpoint; an exported model and a "
             "file of detections have their own"
         )
-    return config_flags.read(flag_values, DetectionParams())
+    return options
 
 
 def _iou_thresholds(flag_values):

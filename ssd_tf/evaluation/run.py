@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from ssd_tf import command
 from ssd_tf.command import UserError, files
-from ssd_tf.config.net import EvalParams
+from ssd_tf.config.evaluation import EvalParams
 from ssd_tf.detect import coco_json, stated_names
 from ssd_tf.detect.detectors import Predictor
 from ssd_tf.evaluation import analysis, comparison, evaluate

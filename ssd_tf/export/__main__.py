@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from ssd_tf import command
-from ssd_tf.config import flags as config_flags
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.command import flags as command_flags
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.export import flags as export_flags
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def main() -> None:
     export_dir = pathlib.Path(FLAGS.export_dir)
     names = export_flags.formats_of(FLAGS, subjects.files_of(export_dir))
     export.check(export_dir, names, FLAGS.version)
-    options = config_flags.read(FLAGS, DetectionParams())
+    options = command_flags.read(DetectionParams, FLAGS)
     model = description.load(FLAGS.checkpoint_path, FLAGS.metrics)
     images = _images(model)
     if names:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ssd_tf import command
 from ssd_tf.command import UserError
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.export import (
     formats,
     publishing,

@@ -5,20 +5,25 @@ from collections.abc import Sized
 from absl import flags
 
 from ssd_tf.command import UserError
-from ssd_tf.config import flags as config_flags
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.command import flags as command_flags
+from ssd_tf.config.evaluation import DetectionParams
 
 INPUT_TYPES = ("image_bytes", "image_tensor", "tf_example")
 
 
 def define(flag_values: flags.FlagValues) -> None:
     """Defines all of them."""
-    config_flags.define_checkpoint_path(flag_values)
+    flags.DEFINE_string(
+        "checkpoint_path",
+        None,
+        "A train_dir, for its latest checkpoint, or a checkpoint in one.",
+        flag_values=flag_values,
+    )
     _define_output(flag_values)
     _define_saved_model(flag_values)
     _define_tflite(flag_values)
     _define_verify(flag_values)
-    config_flags.define(flag_values, DetectionParams())
+    command_flags.define(DetectionParams, flag_values)
 
 
 def _define_output(flag_values):

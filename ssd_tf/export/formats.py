@@ -8,7 +8,7 @@ import numpy as np
 
 from ssd_tf import command
 from ssd_tf.command import UserError, files
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.detect import saved_model
 from ssd_tf.export.model import Model, describe
 

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from ssd_tf.command import UserError, versions
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.nets import checkpoint
 from ssd_tf.nets.ssd import SSDNet
 

@@ -13,7 +13,7 @@ import tempfile
 import onnx
 import tensorflow as tf
 
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.export import saved_model
 from ssd_tf.export.model import Model, describe
 from ssd_tf.export.signatures import Signature

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from ssd_tf.command import files
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.detect import saved_model
 from ssd_tf.export import publishing, signatures, warmup
 from ssd_tf.export.decoding import Decoding

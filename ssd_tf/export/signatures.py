@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.export.decoding import Decoding, decode_batch
 from ssd_tf.input_pipeline import preprocessing
 from ssd_tf.multibox import detection, losses

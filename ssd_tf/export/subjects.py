@@ -5,7 +5,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from ssd_tf.command import UserError
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.detect import description
 from ssd_tf.detect import saved_model as serving
 from ssd_tf.export import formats, runner

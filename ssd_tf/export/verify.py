@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from ssd_tf import command
 from ssd_tf.command import files
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.export import pairs, runner
 from ssd_tf.export.runner import Found
 from ssd_tf.export.subjects import Subject

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ssd_tf.config import check_choice
 from ssd_tf.config.net import SSDParams
-from ssd_tf.config.training import check_choice
 
 # y [h, w, 1], x [h, w, 1]: centres; h [a], w [a]: sizes. All relative.
 LayerAnchors = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -44,7 +44,7 @@ def ssd_anchor_one_layer(
       Caffe and the port, some centres and sizes reach beyond 1, unless
       clipped.
     """
-    check_choice("anchor_clip", clip)
+    check_choice(SSDParams, "anchor_clip", clip)
     rows, columns = np.mgrid[0 : feat_shape[0], 0 : feat_shape[1]]
     step_y, step_x = np.broadcast_to(step, 2).astype(dtype)
     y = (rows.astype(dtype) + dtype(offset)) * step_y / img_shape[0]

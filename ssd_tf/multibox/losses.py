@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from ssd_tf.config.training import check_choice
+from ssd_tf.config import check_choice
+from ssd_tf.config.training import LossParams
 
 Layers = Sequence[tf.Tensor] | tf.Tensor
 
@@ -160,8 +161,8 @@ def ssd_losses(
     Raises:
       ValueError: unknown `mining` or `normalizer`.
     """
-    check_choice("mining", mining)
-    check_choice("normalizer", normalizer)
+    check_choice(LossParams, "mining", mining)
+    check_choice(LossParams, "normalizer", normalizer)
     logits = tf.cast(flatten_layers(logits, 1), tf.float32)
     localisations = tf.cast(flatten_layers(localisations, 1), tf.float32)
     gclasses = flatten_layers(gclasses, 0)

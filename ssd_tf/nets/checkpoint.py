@@ -14,7 +14,7 @@ from collections.abc import Container, Iterator
 import tensorflow as tf
 
 from ssd_tf.command import UserError
-from ssd_tf.config import net as config
+from ssd_tf.config import run as config
 from ssd_tf.nets import averages
 from ssd_tf.nets.ssd import SSDNet
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
+from ssd_tf.config import check_choice
 from ssd_tf.config.net import ExtraBlock, SSDParams
-from ssd_tf.config.training import check_choice
 from ssd_tf.nets import applications, fpn, resnet, vgg
 from ssd_tf.nets.layers import (
     arg_scope,
@@ -36,7 +36,7 @@ def trunk(inputs: Any, params: SSDParams) -> tuple[Any, dict]:
     Raises:
       ValueError: nobody knows a trunk or a variant of that name.
     """
-    check_choice("trunk_variant", params.trunk_variant)
+    check_choice(SSDParams, "trunk_variant", params.trunk_variant)
     if params.trunk == "vgg_16":
         return vgg.vgg_16(inputs, params.dropout_rate)
     if params.trunk in resnet.UNITS:

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ssd_tf.config.net import DetectionParams, SSDParams
+from ssd_tf.config.evaluation import DetectionParams
+from ssd_tf.config.net import SSDParams
 from ssd_tf.multibox import anchors as anchor_boxes
 from ssd_tf.multibox import detection, encoder, losses
 from ssd_tf.nets.heads import ssd_net

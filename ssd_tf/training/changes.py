@@ -5,11 +5,11 @@ import os
 from typing import Any
 
 from ssd_tf.command import UserError, say
-from ssd_tf.config import net
+from ssd_tf.config import run as config
 
 
 def check_same_state(
-    path: str | os.PathLike, before: net.Config, settings: net.Config
+    path: str | os.PathLike, before: config.Config, settings: config.Config
 ) -> None:
     """Refuses to go on with a run of another net or optimizer.
 
@@ -31,7 +31,7 @@ def check_same_state(
             )
 
 
-def _needed(settings: net.Config) -> dict[str, Any]:
+def _needed(settings: config.Config) -> dict[str, Any]:
     """What the variables of a run depend on: the net's and the optimizer's."""
     training = settings.training
     return {
@@ -47,8 +47,8 @@ def _needed(settings: net.Config) -> dict[str, Any]:
 
 def check_changes(
     path: str | os.PathLike,
-    before: net.Config,
-    settings: net.Config,
+    before: config.Config,
+    settings: config.Config,
     confirmed: bool,
 ) -> None:
     """Lists what a run is to go on with otherwise than it was begun.
@@ -79,7 +79,7 @@ def check_changes(
     say(f"{path}: goes on with other settings: {listed}")
 
 
-def _changeable(settings: net.Config) -> dict[str, Any]:
+def _changeable(settings: config.Config) -> dict[str, Any]:
     fields = _flat(settings.training)
     # In another order they are the same; see `check_same_state`.
     del fields["trainable_scopes"]

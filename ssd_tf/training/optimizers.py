@@ -7,7 +7,8 @@ biases, and gradients that are already summed over the replicas.
 import keras
 import tensorflow as tf
 
-from ssd_tf.config.training import TrainParams, check_choice
+from ssd_tf.config import check_choice
+from ssd_tf.config.training import TrainParams
 from ssd_tf.training import schedules
 
 
@@ -75,7 +76,7 @@ def make_optimizer(
     Raises:
       ValueError: unknown name.
     """
-    check_choice("optimizer", training.optimizer)
+    check_choice(TrainParams, "optimizer", training.optimizer)
     optimizer = _CLASSES[training.optimizer](
         schedules.learning_rate(training, steps_per_epoch),
         **_settings(training),

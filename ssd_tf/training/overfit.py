@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from ssd_tf import command
 from ssd_tf.command import UserError
-from ssd_tf.config.net import Config
+from ssd_tf.config.run import Config
 from ssd_tf.config.training import AUGMENTATIONS, TrainParams
 from ssd_tf.evaluation import evaluate
 from ssd_tf.input_pipeline import batches as input_pipeline

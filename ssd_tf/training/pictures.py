@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from ssd_tf.config.net import DetectionParams, SSDParams
+from ssd_tf.config.evaluation import DetectionParams
+from ssd_tf.config.net import SSDParams
 from ssd_tf.config.training import LossParams
 from ssd_tf.detect import drawing
 from ssd_tf.multibox import boxes as geometry

@@ -15,12 +15,13 @@ from absl import flags
 
 from ssd_tf import command
 from ssd_tf.command import UserError
-from ssd_tf.config.training import CHOICES, LossParams
+from ssd_tf.command.settings import choices
+from ssd_tf.config.training import LossParams, TrainParams
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ssd_tf.config.net import Config
+    from ssd_tf.config.run import Config
     from ssd_tf.nets.ssd import SSDNet
 
 # Layers in the table of gradients.
@@ -37,7 +38,7 @@ flags.DEFINE_string(
 flags.DEFINE_enum(
     "precision",
     None,
-    CHOICES["precision"],
+    choices(TrainParams, "precision"),
     "To compute in [the run's].",
     flag_values=FLAGS,
 )
@@ -262,7 +263,7 @@ def _show(batch, by_image, boxes, layer, norms):
 def main() -> None:
     """Reads the flags and looks."""
     command.require(FLAGS, "train_dir", "batch")
-    from ssd_tf.config import net as config
+    from ssd_tf.config import run as config
     from ssd_tf.training import nonfinite
 
     settings = config.load(FLAGS.train_dir)

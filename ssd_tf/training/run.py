@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ssd_tf.config.net import Config
+from ssd_tf.config.run import Config
 from ssd_tf.nets import averages
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.training import strategies

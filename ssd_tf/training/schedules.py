@@ -3,7 +3,8 @@
 import keras
 import tensorflow as tf
 
-from ssd_tf.config.training import TrainParams, check_choice
+from ssd_tf.config import check_choice
+from ssd_tf.config.training import TrainParams
 
 
 @keras.saving.register_keras_serializable(package="ssd_tf")
@@ -57,7 +58,7 @@ def _decay(training, steps_per_epoch):
     rate, steps = float(training.learning_rate), training.max_number_of_steps
     factor = training.learning_rate_decay_factor
     kind = training.learning_rate_decay_type
-    check_choice("learning_rate_decay_type", kind)
+    check_choice(TrainParams, "learning_rate_decay_type", kind)
     if kind == "step":
         boundaries = [int(share * steps) for share in training.decay_boundaries]
         rates = [rate * factor**k for k in range(len(boundaries) + 1)]

@@ -12,7 +12,8 @@ import keras
 import tensorflow as tf
 
 from ssd_tf.command import UserError
-from ssd_tf.config.training import TrainParams, check_choice
+from ssd_tf.config import check_choice
+from ssd_tf.config.training import TrainParams
 from ssd_tf.multibox import encoder, losses
 from ssd_tf.nets.averages import MovingAverage
 from ssd_tf.nets.ssd import SSDNet
@@ -128,7 +129,7 @@ def make_train_step(
 
 def _check(training: TrainParams, replicas: int) -> None:
     """Refuses settings that exclude each other."""
-    check_choice("jit_compile", training.jit_compile)
+    check_choice(TrainParams, "jit_compile", training.jit_compile)
     if training.jit_compile == "on" and replicas > 1:
         raise UserError(
             f"--jit_compile=on: a step over {replicas} devices cannot be "

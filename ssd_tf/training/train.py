@@ -17,8 +17,9 @@ import keras
 import tensorflow as tf
 
 from ssd_tf.command import UserError, say
-from ssd_tf.config import net as config
-from ssd_tf.config.net import Config, SSDParams
+from ssd_tf.config import run as config
+from ssd_tf.config.net import SSDParams
+from ssd_tf.config.run import Config
 from ssd_tf.config.training import TrainParams
 from ssd_tf.input_pipeline import batches
 from ssd_tf.nets import averages, checkpoint, scopes

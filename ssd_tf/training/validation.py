@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from ssd_tf import command
 from ssd_tf.command import UserError, files
-from ssd_tf.config import net as config
+from ssd_tf.config import run as config
 from ssd_tf.evaluation import evaluate
 from ssd_tf.input_pipeline import batches
 from ssd_tf.nets import checkpoint
@@ -25,7 +25,7 @@ from ssd_tf.training import log as metrics_log
 
 BEST_DIR = "best"
 History = Sequence[tuple[int, float]]  # step and value of each evaluation
-# `recipe.CHOICES["best_metric"]`, as they are shown.
+# The choices of `TrainParams.best_metric`, as they are shown.
 _SHORT = {
     "AP_VOC07/mAP": "VOC07 mAP",
     "AP_VOC12/mAP": "VOC12 mAP",

@@ -27,8 +27,9 @@ from absl import flags
 
 from ssd_tf import command
 from ssd_tf.command import UserError, files
-from ssd_tf.config import flags as config_flags
-from ssd_tf.config import net as config
+from ssd_tf.command import flags as command_flags
+from ssd_tf.config import run as config
+from ssd_tf.config.presets import NetOptions
 from ssd_tf.weights import formats
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ flags.DEFINE_enum(
     "Where the weights come from [by what the file looks like].",
     flag_values=FLAGS,
 )
-config_flags.define_net(FLAGS)
+command_flags.define(NetOptions, FLAGS)
 flags.DEFINE_string(
     "output", None, "Folder to write, a new one.", flag_values=FLAGS
 )
@@ -215,7 +216,7 @@ def main() -> None:
     output = pathlib.Path(FLAGS.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: is there already; choose a new --output")
-    params = config_flags.read_net(FLAGS)
+    params = command_flags.read(NetOptions, FLAGS).params
     if FLAGS.trunk:
         params = start.with_trunk(params, FLAGS.trunk)
     imported = formats.load(FLAGS.input, params, FLAGS.format, FLAGS.ema)

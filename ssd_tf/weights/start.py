@@ -14,8 +14,10 @@ from collections.abc import Iterable
 import tensorflow as tf
 
 from ssd_tf.command import UserError, say
-from ssd_tf.config import net as config
-from ssd_tf.config.net import Config, SSDParams, StartParams
+from ssd_tf.config import run as config
+from ssd_tf.config.net import SSDParams
+from ssd_tf.config.run import Config
+from ssd_tf.config.training import StartParams
 from ssd_tf.nets import applications, checkpoint, resnet, scopes
 from ssd_tf.weights import formats, slim, tf_checkpoint
 from ssd_tf.weights.class_rows import ClassRows

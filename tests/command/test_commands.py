@@ -1,5 +1,6 @@
 """What every command does alike, and the training command's mistakes."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -8,10 +9,15 @@ from absl import flags
 from processes import error_of, finish, start
 
 from ssd_tf import command
-from ssd_tf.config import flags as config_flags
-from ssd_tf.config.net import StartParams
-from ssd_tf.config.training import LossParams, TrainParams
-from ssd_tf.training import flags as unused_flags
+from ssd_tf.command.flags import define, read
+from ssd_tf.config.training import TrainOptions
+from ssd_tf.training import options as training_options
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """A command without flags."""
+
 
 COMMANDS = [
     ["train_ssd.py"],
@@ -21,8 +27,9 @@ COMMANDS = [
     ["-m", "ssd_tf.detect"],
     ["-m", "ssd_tf.client"],
     ["-m", "ssd_tf.benchmark"],
-    ["-m", "ssd_tf.training.curves"],
-    ["-m", "ssd_tf.training.replay"],
+    ["-m", "ssd_tf.curves"],
+    ["-m", "ssd_tf.replay"],
+    ["-m", "ssd_tf.import_weights"],
 ]
 
 
@@ -90,19 +97,19 @@ def test_training_mistakes_are_one_line(shapes_data, arguments, message):
 
 
 def test_run_keeps_the_traceback_of_a_bug():
-    def bug():
+    def bug(_):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        command.run(bug, flags.FlagValues(), "", ["program"])
+        command.run(bug, NoOptions, "", ["program"])
 
 
 def test_a_user_error_is_one_line_whatever_its_text(capsys):
-    def mistake():
+    def mistake(_):
         raise command.UserError("a:\n  two\nlines")
 
     with pytest.raises(SystemExit) as exit_:
-        command.run(mistake, flags.FlagValues(), "", ["program"])
+        command.run(mistake, NoOptions, "", ["program"])
     assert exit_.value.code == 1
     assert capsys.readouterr().err == "error: a: two lines\n"
 
@@ -152,10 +159,8 @@ def test_the_package_alone_does_not_import_tensorflow():
 )
 def test_what_a_run_will_not_do_is_said(arguments, expected):
     values = flags.FlagValues()
-    config_flags.define_run(values)
-    for settings in (StartParams(), TrainParams(), LossParams()):
-        config_flags.define(values, settings)
+    define(TrainOptions, values)
     values(["train_ssd.py", *arguments])
-    remarks = unused_flags.remarks(values)
+    remarks = training_options.remarks(read(TrainOptions, values))
     assert len(remarks) == (expected is not None)
     assert all(expected in line for line in remarks)

@@ -5,9 +5,11 @@ import json
 
 import pytest
 
-from ssd_tf.command import UserError
-from ssd_tf.config import net, presets
+from ssd_tf.command import UserError, settings
+from ssd_tf.config import check_choice, presets
+from ssd_tf.config import run as config
 from ssd_tf.config import training as recipe
+from ssd_tf.config.net import ExtraBlock, SSDParams
 
 
 def changed(value):
@@ -27,13 +29,13 @@ def changed(value):
 
 
 def settings_of(name="ssd_300_vgg", **options):
-    return net.Config(presets.PRESETS[name], ("cat", "dog"), **options)
+    return config.Config(presets.PRESETS[name], ("cat", "dog"), **options)
 
 
 @pytest.fixture
 def saved(tmp_path):
     """A train_dir, and a function that changes its config.json."""
-    net.save(settings_of(), tmp_path)
+    config.save(settings_of(), tmp_path)
     path = tmp_path / "config.json"
 
     def edit(change):
@@ -46,8 +48,8 @@ def saved(tmp_path):
 
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_presets_come_back_equal(name, tmp_path):
-    net.save(settings_of(name), tmp_path)
-    assert net.load(tmp_path) == settings_of(name)
+    config.save(settings_of(name), tmp_path)
+    assert config.load(tmp_path) == settings_of(name)
 
 
 def test_values_that_are_no_defaults_come_back(tmp_path):
@@ -62,17 +64,17 @@ def test_values_that_are_no_defaults_come_back(tmp_path):
     ):
         for field in dataclasses.fields(part):
             assert getattr(part, field.name) != field.default, field.name
-    net.save(before, tmp_path)
-    after = net.load(tmp_path)
+    config.save(before, tmp_path)
+    after = config.load(tmp_path)
     assert after == before
     assert hash(after) == hash(before)  # tuples, at every depth
-    assert isinstance(after.params.extra_blocks[0], net.ExtraBlock)
+    assert isinstance(after.params.extra_blocks[0], ExtraBlock)
 
 
 def test_settings_that_are_missing_take_their_defaults(saved):
     train_dir, edit = saved
     edit(lambda values: values["training"]["loss"].pop("alpha"))
-    assert net.load(train_dir) == settings_of()
+    assert config.load(train_dir) == settings_of()
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ def test_what_does_not_fit_is_named_with_the_file(saved, change, culprit):
     train_dir, edit = saved
     edit(change)
     with pytest.raises(UserError, match="config.json") as error:
-        net.load(train_dir)
+        config.load(train_dir)
     assert culprit in str(error.value)
 
 
@@ -100,12 +102,12 @@ def test_what_does_not_fit_is_named_with_the_file(saved, change, culprit):
 def test_a_file_that_is_no_configuration(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match="config.json"):
-        net.load(tmp_path)
+        config.load(tmp_path)
 
 
 def test_no_file(tmp_path):
     with pytest.raises(UserError, match="config.json: not found"):
-        net.load(tmp_path)
+        config.load(tmp_path)
 
 
 def test_counts_follow_from_the_settings():
@@ -128,15 +130,17 @@ def test_every_layer_of_a_preset_has_all_its_settings(params):
         assert len(getattr(params, name)) == layers, name
 
 
-def test_defaults_are_among_the_choices():
-    defaults = vars(recipe.TrainParams()) | vars(recipe.LossParams())
-    defaults |= vars(presets.SSD_300_VGG)
-    for name, choices in recipe.CHOICES.items():
-        recipe.check_choice(name, defaults[name])
-        with pytest.raises(
-            ValueError, match=f"^{name} .*{choices[-1]}; .*'no'"
-        ):
-            recipe.check_choice(name, "no")
+@pytest.mark.parametrize(
+    "cls", [SSDParams, recipe.TrainParams, recipe.LossParams]
+)
+def test_defaults_are_among_the_choices(cls):
+    found = [field for field in settings.fields(cls) if field.setting.choices]
+    assert found
+    for field in found:
+        check_choice(cls, field.name, field.default)
+        last = field.setting.choices[-1]
+        with pytest.raises(ValueError, match=f"^{field.name} .*{last}; .*'no'"):
+            check_choice(cls, field.name, "no")
 
 
 def test_settings_cannot_be_changed_in_place():

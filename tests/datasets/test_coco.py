@@ -7,7 +7,7 @@ import pytest
 import voc_tree
 
 from ssd_tf.command import UserError
-from ssd_tf.config.net import EvalParams
+from ssd_tf.config.evaluation import EvalParams
 from ssd_tf.datasets import ground_truth
 from ssd_tf.evaluation import run
 

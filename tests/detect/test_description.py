@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssd_tf.command import UserError
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.config.presets import PRESETS, resized
 from ssd_tf.detect import description as model_json
 from ssd_tf.detect import detectors

@@ -13,7 +13,7 @@ from hostile_images import bomb
 from PIL import Image
 from processes import SUPPORT, TIMEOUT, error_of, finish, start, wait_until
 
-from ssd_tf.config import net as config
+from ssd_tf.config import run as config
 from ssd_tf.detect import models, runtimes
 from ssd_tf.detect.reading import read_image
 from ssd_tf.evaluation import evaluate

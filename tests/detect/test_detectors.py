@@ -8,7 +8,7 @@ import tensorflow as tf
 from processes import SUPPORT, finish, start
 
 from ssd_tf.command import UserError
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.datasets import ground_truth
 from ssd_tf.detect import detectors
 from ssd_tf.evaluation import evaluate

@@ -7,7 +7,7 @@ from onnx_detector import onnx_file
 from processes import SUPPORT, finish, start
 
 from ssd_tf.command import UserError
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.detect import detectors, model_tensors, runtimes
 from ssd_tf.detect.model_tensors import Quantization
 

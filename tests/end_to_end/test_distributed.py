@@ -7,7 +7,7 @@ import pytest
 import train_process
 from processes import SUPPORT, finish, start, start_training, start_workers
 
-from ssd_tf.config import net as config
+from ssd_tf.config import run as config
 from ssd_tf.datasets import catalog
 from ssd_tf.nets import checkpoint, scopes
 from ssd_tf.nets.ssd import SSDNet

@@ -10,7 +10,7 @@ import train_process
 from processes import finish, start_workers, wait_until
 
 from ssd_tf.command import UserError
-from ssd_tf.config import net as config
+from ssd_tf.config import run as config
 from ssd_tf.nets import checkpoint
 from ssd_tf.training import train
 

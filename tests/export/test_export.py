@@ -10,7 +10,7 @@ import pytest
 from hostile_images import PICTURES
 
 from ssd_tf.command import UserError
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.detect import saved_model
 from ssd_tf.export import export as steps
 from ssd_tf.export import publishing, runner, server_files, verify

@@ -14,7 +14,7 @@ import pytest
 from exported_files import assert_takes_bytes, detect, metadata_of, resized
 from processes import ROOT, error_of, finish, start
 
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.detect import runtimes
 from ssd_tf.export import formats, pairs, subjects, tflite_metadata
 from ssd_tf.export.model import fingerprint

@@ -14,7 +14,7 @@ import tensorflow as tf
 from processes import SUPPORT, finish, start
 
 from ssd_tf.command import UserError
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.detect import saved_model as serving
 from ssd_tf.export import __main__ as export
 from ssd_tf.export import pairs, saved_model, signatures, warmup

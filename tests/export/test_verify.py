@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hostile_images import PICTURES
 
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.export import runner, verify
 from ssd_tf.export.subjects import Subject
 

@@ -7,7 +7,7 @@ import caffe_prototxt
 import numpy as np
 import pytest
 
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.config.presets import SSD_300_VGG_VOC
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.weights import caffe, matching

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_tf.config.training import CHOICES
+from ssd_tf.command.settings import choices
+from ssd_tf.config.training import LossParams
 from ssd_tf.multibox import losses
 
 NAMES = ["cross_entropy_pos", "cross_entropy_neg", "localization"]
@@ -334,7 +335,8 @@ TWO_REPLICAS = """
 import json, sys
 import numpy as np, tensorflow as tf
 from ssd_tf.multibox import losses
-from ssd_tf.config.training import CHOICES
+from ssd_tf.command.settings import choices
+from ssd_tf.config.training import LossParams
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 two = [tf.config.LogicalDeviceConfiguration()] * 2
@@ -356,7 +358,7 @@ def gradients_and_terms(batch, normalizer):
     return tape.gradient(total, logits), terms
 
 distribute = strategy.experimental_distribute_values_from_function
-for normalizer in CHOICES["normalizer"]:
+for normalizer in choices(LossParams, "normalizer"):
     halves = distribute(replica_batch)
 
     @tf.function
@@ -387,4 +389,4 @@ def test_two_replicas_sum_to_one_device(run_script, tmp_path):
         np.testing.assert_allclose(terms, values(expected), rtol=1e-6)
         expected_sum = np.abs(gradient).sum()
         np.testing.assert_allclose(gradient_sum, expected_sum, rtol=1e-5)
-    assert len(lines) == len(CHOICES["normalizer"])
+    assert len(lines) == len(choices(LossParams, "normalizer"))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ssd_tf.command import UserError, files
-from ssd_tf.config import net as config
 from ssd_tf.config import presets
+from ssd_tf.config import run as config
 from ssd_tf.nets import checkpoint
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.training import changes

@@ -9,8 +9,9 @@ import tensorflow as tf
 from conftest import TESTS
 
 from ssd_tf.command import UserError
-from ssd_tf.config import net as config
+from ssd_tf.config import run as config
 from ssd_tf.config import training
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.config.presets import (
     PRESETS,
     SSD_128_MOBILENET_V2,
@@ -116,7 +117,7 @@ def test_trains_detects_and_exports(name, shapes_data, pictures, tmp_path):
     )
     # Without a threshold even an untrained net finds something.
     images = np.zeros((1, *params.img_shape, 3), np.float32)
-    anything = net.detect(images, config.DetectionParams(select_threshold=0.0))
+    anything = net.detect(images, DetectionParams(select_threshold=0.0))
     assert anything.num_detections[0] > 0
     path = export.export_saved_model(net, class_names, tmp_path / "export")
     served = tf.saved_model.load(str(path)).signatures["serving_default"]

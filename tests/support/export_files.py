@@ -13,7 +13,7 @@ import sys
 import keras
 import tensorflow as tf
 
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.input_pipeline import preprocessing
 from ssd_tf.nets import checkpoint
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ssd_tf.config.net import DetectionParams
+from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.input_pipeline import preprocessing
 
 

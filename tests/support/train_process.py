@@ -15,9 +15,11 @@ import tensorflow as tf
 from absl import flags
 
 from ssd_tf import command
-from ssd_tf.config import net as config
 from ssd_tf.config import presets
+from ssd_tf.config import run as config
 from ssd_tf.config import training as recipe
+from ssd_tf.config.net import SSDParams
+from ssd_tf.config.training import StartParams
 from ssd_tf.datasets import catalog, records
 from ssd_tf.training import strategies, train
 from ssd_tf.training.validation import Validation
@@ -27,7 +29,7 @@ BATCH_SIZE = 8
 FIXTURE_STEPS = 4  # of conftest's `trained`
 
 
-def small_vgg(num_classes: int) -> config.SSDParams:
+def small_vgg(num_classes: int) -> SSDParams:
     """SSD300-VGG's first three layers on 96 pixels.
 
     It has no batch norm, whose sums over many replicas are rounded otherwise
@@ -51,14 +53,14 @@ def small_vgg(num_classes: int) -> config.SSDParams:
     )
 
 
-def mobilenet(num_classes: int) -> config.SSDParams:
+def mobilenet(num_classes: int) -> SSDParams:
     """The net of the default run."""
     return dataclasses.replace(
         presets.SSD_128_MOBILENET_V2, num_classes=num_classes
     )
 
 
-def with_dropout(num_classes: int) -> config.SSDParams:
+def with_dropout(num_classes: int) -> SSDParams:
     """`small_vgg`, with random numbers of its own in every step."""
     return dataclasses.replace(small_vgg(num_classes), dropout_rate=0.5)
 
@@ -131,7 +133,7 @@ def main() -> None:
     run = settings(net, catalog.class_names(dataset_dir), int(steps))
     weights = None
     if start:
-        options = config.StartParams(checkpoint_path=start[0])
+        options = StartParams(checkpoint_path=start[0])
         training = dataclasses.replace(
             run.training, trainable_scopes=tuple(start[1:])
         )

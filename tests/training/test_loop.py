@@ -8,7 +8,7 @@ import tensorflow as tf
 import train_process
 
 from ssd_tf.command import UserError
-from ssd_tf.config import net
+from ssd_tf.config import run as config
 from ssd_tf.datasets import catalog, records
 from ssd_tf.evaluation import evaluate
 from ssd_tf.nets import checkpoint
@@ -119,7 +119,7 @@ def test_pictures_and_curves_need_no_validation(shapes_data, tmp_path):
 def test_refused_settings_leave_a_run_as_it_was(shapes_data, tmp_path):
     settings = settings_of(shapes_data, max_number_of_steps=2)
     run(settings, tmp_path / "run", shapes_data)
-    before = net.load(tmp_path / "run")
+    before = config.load(tmp_path / "run")
     loss = dataclasses.replace(settings.training.loss, mining="batch")
     training = dataclasses.replace(
         settings.training, gradient_accumulation_steps=2, loss=loss
@@ -128,7 +128,7 @@ def test_refused_settings_leave_a_run_as_it_was(shapes_data, tmp_path):
     for name in ("run", "new"):
         with pytest.raises(UserError, match="choose --mining=image"):
             run(refused, tmp_path / name, shapes_data, confirm_changes=True)
-    assert net.load(tmp_path / "run") == before
+    assert config.load(tmp_path / "run") == before
     assert not (tmp_path / "new").exists()
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_tf.config.training import CHOICES, TrainParams
+from ssd_tf.command.settings import choices
+from ssd_tf.config.training import TrainParams
 from ssd_tf.training import optimizers
 
 RATE, GRADIENT, WEIGHT = 0.1, 0.5, 2.0
@@ -53,7 +54,7 @@ def move(name, rate, weight=WEIGHT, g=GRADIENT):
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("name", CHOICES["optimizer"])
+@pytest.mark.parametrize("name", choices(TrainParams, "optimizer"))
 def test_first_step_by_hand(name, compiled):
     weights = variables()
     optimizer = built(weights, name, bias_learning_rate_multiplier=2.0)
@@ -101,7 +102,7 @@ def keras_own(name):
     }[name]()
 
 
-@pytest.mark.parametrize("name", CHOICES["optimizer"])
+@pytest.mark.parametrize("name", choices(TrainParams, "optimizer"))
 def test_without_additions_it_is_keras_bit_for_bit(name):
     ours, theirs = variables(), variables()
     optimizer = built(
@@ -130,7 +131,7 @@ def test_without_additions_it_is_keras_bit_for_bit(name):
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
-@pytest.mark.parametrize("name", CHOICES["optimizer"])
+@pytest.mark.parametrize("name", choices(TrainParams, "optimizer"))
 def test_a_restored_optimizer_goes_on_bit_for_bit(name, precision, tmp_path):
     def state():
         weights = variables()
@@ -155,7 +156,7 @@ def test_a_restored_optimizer_goes_on_bit_for_bit(name, precision, tmp_path):
         np.testing.assert_array_equal(one.numpy(), two.numpy())
 
 
-@pytest.mark.parametrize("name", CHOICES["optimizer"])
+@pytest.mark.parametrize("name", choices(TrainParams, "optimizer"))
 def test_every_optimizer_follows_the_schedule(name):
     training = TrainParams(optimizer=name, warmup_steps=4, learning_rate=1)
     optimizer = optimizers.make_optimizer(training, 1)
@@ -200,7 +201,7 @@ def test_unknown_optimizer_names_the_known_ones():
         optimizers.make_optimizer(TrainParams(optimizer="lion"), 1)
 
 
-@pytest.mark.parametrize("name", CHOICES["optimizer"])
+@pytest.mark.parametrize("name", choices(TrainParams, "optimizer"))
 def test_weights_decay_in_the_loss_or_in_the_step(name):
     training = TrainParams(optimizer=name, weight_decay=0.25)
     in_step = optimizers.make_optimizer(training, 1).weight_decay

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from ssd_tf.command import UserError
-from ssd_tf.config import net, presets
+from ssd_tf.config import presets
+from ssd_tf.config import run as config
 from ssd_tf.config import training as recipe
 from ssd_tf.datasets import catalog, records
 from ssd_tf.evaluation import evaluate
@@ -19,7 +20,7 @@ def settings_of(shapes_data, **training):
     params = dataclasses.replace(
         presets.SSD_128_MOBILENET_V2, num_classes=len(names) + 1
     )
-    return net.Config(params, names, recipe.TrainParams(**training))
+    return config.Config(params, names, recipe.TrainParams(**training))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from processes import error_of
 
-from ssd_tf.config import net, presets, training
+from ssd_tf.config import presets, training
+from ssd_tf.config import run as config
 from ssd_tf.nets import checkpoint
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.training import nonfinite, replay
@@ -176,7 +177,7 @@ def test_bad_boxes_of_a_batch():
 def train_dir(tmp_path, vgg):
     """A run's config.json, without a checkpoint."""
     names = ("a", "b", "c")
-    net.save(net.Config(small(presets.SSD_300_VGG), names), tmp_path)
+    config.save(config.Config(small(presets.SSD_300_VGG), names), tmp_path)
     return tmp_path
 
 
@@ -226,6 +227,6 @@ def test_mistakes(train_dir, tmp_path):
     none = error_of(*command, f"--train_dir={train_dir}", "--batch=none.npz")
     assert "none.npz: not found; --batch wants" in none
     other = dataclasses.replace(small(presets.SSD_300_VGG), img_shape=(32, 128))
-    net.save(net.Config(other, ("a", "b", "c")), train_dir)
+    config.save(config.Config(other, ("a", "b", "c")), train_dir)
     wrong = error_of(*command, f"--train_dir={train_dir}", f"--batch={batch}")
     assert "images of 64x64 pixels" in wrong and "takes 32x128" in wrong

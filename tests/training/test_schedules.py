@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from ssd_tf.config.training import CHOICES, TrainParams
+from ssd_tf.command.settings import choices
+from ssd_tf.config.training import TrainParams
 from ssd_tf.training import schedules
 
 
@@ -81,14 +82,18 @@ def test_fixed():
     np.testing.assert_allclose(values, [1e-3, 1e-3], rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", CHOICES["learning_rate_decay_type"])
+@pytest.mark.parametrize(
+    "kind", choices(TrainParams, "learning_rate_decay_type")
+)
 def test_an_integer_rate_will_do(kind):
     settings = {"learning_rate_decay_type": kind}
     whole = rates([0, 90_000], learning_rate=1, **settings)
     assert whole == rates([0, 90_000], learning_rate=1.0, **settings)
 
 
-@pytest.mark.parametrize("kind", CHOICES["learning_rate_decay_type"])
+@pytest.mark.parametrize(
+    "kind", choices(TrainParams, "learning_rate_decay_type")
+)
 def test_warm_up_rises_to_the_full_rate(kind):
     settings = {"learning_rate_decay_type": kind}
     steps = [0, 3, 6, 7, 500]

@@ -13,7 +13,7 @@ import train_process
 from processes import finish, start_training, wait_until
 
 from ssd_tf.command import UserError
-from ssd_tf.config import net as config
+from ssd_tf.config import run as config
 from ssd_tf.config import training as recipe
 from ssd_tf.datasets import catalog, records
 from ssd_tf.nets import checkpoint

@@ -19,8 +19,8 @@ from processes import start, wait_until
 from tensorflow.python.checkpoint import checkpoint_management
 
 from ssd_tf.command import UserError, files
-from ssd_tf.config import net as config
 from ssd_tf.config import presets
+from ssd_tf.config import run as config
 from ssd_tf.config import training as recipe
 from ssd_tf.datasets import catalog, records
 from ssd_tf.evaluation import evaluate
@@ -343,7 +343,8 @@ SAVES = """
 import itertools, sys
 sys.path += ["tests/support", "tests/training"]
 import test_validation
-from ssd_tf.config import net as config, presets
+from ssd_tf.config import presets
+from ssd_tf.config import run as config
 from ssd_tf.training import validation
 net = test_validation.tiny_net()
 settings = config.Config(presets.SSD_300_VGG, ("a",))

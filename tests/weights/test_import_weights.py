@@ -12,7 +12,7 @@ import tensorflow as tf
 from processes import error_of, finish, start
 
 from ssd_tf.command import UserError
-from ssd_tf.config import net as config
+from ssd_tf.config import run as config
 from ssd_tf.config.presets import SSD_128_MOBILENET_V2
 from ssd_tf.nets import checkpoint
 from ssd_tf.nets.ssd import SSDNet

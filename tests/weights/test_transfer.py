@@ -10,9 +10,10 @@ import train_process
 from processes import error_of, finish, start
 
 from ssd_tf.command import UserError
-from ssd_tf.config import net as config
 from ssd_tf.config import presets
-from ssd_tf.config.net import Config, StartParams
+from ssd_tf.config import run as config
+from ssd_tf.config.run import Config
+from ssd_tf.config.training import StartParams
 from ssd_tf.nets import checkpoint, scopes
 from ssd_tf.nets.layers import variable_name
 from ssd_tf.nets.ssd import SSDNet
@@ -670,7 +671,8 @@ def test_replicas_start_alike(shapes_data, tmp_path):
 TRANSFER_ON_TWO_DEVICES = """
 import os
 import numpy as np, train_process
-from ssd_tf.config import net as config
+from ssd_tf.config.training import StartParams
+from ssd_tf.config import run as config
 from ssd_tf.nets import checkpoint
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.weights import start as starts, transfer
@@ -682,7 +684,7 @@ checkpoint.save_weights(source, os.environ["OUT"])
 config.save(before, os.environ["OUT"])
 after = train_process.settings("vgg", ["dog", "cow", "fox"], 2)
 after, start = starts.from_checkpoint(
-    os.environ["OUT"], after, config.StartParams()
+    os.environ["OUT"], after, StartParams()
 )
 with strategy.scope():
     net = SSDNet(after.params)
