@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ssd_tf.nets.batch_norm import FusedBatchNormalization
+from ssd_tf.nets.keras_layers import FusedBatchNormalization
 from ssd_tf.nets.layers import BATCH_NORM_DECAY
 
 STRIDES = (4, 8, 16, 32)
