@@ -9,8 +9,9 @@ import tensorflow as tf
 from ssd_tf.evaluation.metrics import inputs
 from ssd_tf.evaluation.metrics.inputs import ImageResult
 from ssd_tf.input_pipeline import batches, preprocessing
+from ssd_tf.multibox.anchor_axis import split_layers
 from ssd_tf.nets import nets_factory
-from ssd_tf.nets.ssd import SSDNet, split_layers
+from ssd_tf.nets.ssd import SSDNet
 
 PHOTO_SIZE = (375, 500)  # height and width of most VOC images, pixels
 # How far the background's logit lies above the others in a trained net:

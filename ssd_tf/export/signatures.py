@@ -14,7 +14,8 @@ from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.detect.runtimes import NAMES
 from ssd_tf.export.decoding import Decoding, decode_batch
 from ssd_tf.input_pipeline import preprocessing
-from ssd_tf.multibox import detection, losses
+from ssd_tf.multibox import detection
+from ssd_tf.multibox.anchor_axis import flatten_layers
 from ssd_tf.nets.ssd import SSDNet
 
 Outputs = dict[str, tf.Tensor]
@@ -202,11 +203,11 @@ def _raw(net):
     def raw(images: tf.Tensor) -> Outputs:
         whitened = preprocessing.whiten(images, net.params)
         outputs = net.model(whitened, training=False)
-        logits = losses.flatten_layers(outputs["logits"], 1)
+        logits = flatten_layers(outputs["logits"], 1)
         anchors = tf.constant(net.flat_anchors, tf.float32)
         return {
             "logits": logits,
-            "localisations": losses.flatten_layers(outputs["localisations"], 1),
+            "localisations": flatten_layers(outputs["localisations"], 1),
             "anchors": tf.tile(anchors[None], [tf.shape(logits)[0], 1, 1]),
         }
 

@@ -24,7 +24,7 @@ from ssd_tf.export import saved_model, tflite_metadata
 from ssd_tf.export.model import Model, describe
 from ssd_tf.export.signatures import Signature
 from ssd_tf.input_pipeline import preprocessing
-from ssd_tf.multibox import losses
+from ssd_tf.multibox.anchor_axis import flatten_layers
 
 # Kind -> how large a number a weight is.
 KINDS = {
@@ -140,8 +140,8 @@ def _heads(net, images):
     whitened = preprocessing.whiten(images, net.params)
     outputs = net.model(whitened, training=False)
     return (
-        losses.flatten_layers(outputs["logits"], 1),
-        losses.flatten_layers(outputs["localisations"], 1),
+        flatten_layers(outputs["logits"], 1),
+        flatten_layers(outputs["localisations"], 1),
     )
 
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from ssd_tf.multibox import boxes as geometry
-from ssd_tf.multibox import encoder, losses
+from ssd_tf.multibox import encoder
+from ssd_tf.multibox.anchor_axis import Layers, flatten_layers
 
 # Image sides from the image. A decoded box is at most 62.5 * 1.28 of them
 # long (`encoder.MAX_LOG_SIZE`, the largest anchor), so what reaches further
@@ -30,8 +31,8 @@ class DetectedBatch(NamedTuple):
 
 
 def detect(
-    logits: losses.Layers,
-    localisations: losses.Layers,
+    logits: Layers,
+    localisations: Layers,
     anchors: tf.Tensor,
     prior_scaling: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
     select_threshold: float = 0.01,
@@ -66,8 +67,8 @@ def detect(
 
 
 def decode(
-    logits: losses.Layers,
-    localisations: losses.Layers,
+    logits: Layers,
+    localisations: Layers,
     anchors: tf.Tensor,
     prior_scaling: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -77,8 +78,8 @@ def decode(
       Probabilities float32 `[B, A, C]` and boxes float32 `[B, A, 4]`, which
       may reach out of the image.
     """
-    logits = tf.cast(losses.flatten_layers(logits, 1), tf.float32)
-    localisations = losses.flatten_layers(localisations, 1)
+    logits = tf.cast(flatten_layers(logits, 1), tf.float32)
+    localisations = flatten_layers(localisations, 1)
     boxes = encoder.decode_boxes(
         tf.cast(localisations, tf.float32), anchors, prior_scaling
     )

@@ -6,41 +6,17 @@ optimiser. Per-anchor losses are element-wise functions; which anchors count
 Everything has static shapes and compiles with `jit_compile=True`.
 """
 
-from collections.abc import Sequence
-
 import tensorflow as tf
 
 from ssd_tf.config import check_choice
 from ssd_tf.config.training import LossParams
-
-Layers = Sequence[tf.Tensor] | tf.Tensor
+from ssd_tf.multibox.anchor_axis import Layers, flatten_layers
 
 
 def abs_smooth(x: tf.Tensor) -> tf.Tensor:
     """Smooth L1: 0.5 x^2 for |x| <= 1, |x| - 0.5 beyond (Fast R-CNN)."""
     size = tf.abs(x)
     return 0.5 * ((size - 1) * tf.minimum(size, 1) + size)
-
-
-def flatten_layers(layers: Layers, item_rank: int) -> tf.Tensor:
-    """Concatenates per-layer tensors along one anchor axis.
-
-    Args:
-      layers: list of `[B, h, w, a, ...]`, or one `[B, A, ...]`, returned as
-        it is.
-      item_rank: number of axes behind the anchor axis.
-
-    Returns:
-      `[B, A, ...]`: layer by layer, row, column, anchor of the cell.
-    """
-    if hasattr(layers, "shape"):
-        return tf.convert_to_tensor(layers)
-    flat = []
-    for layer in layers:
-        layer = tf.convert_to_tensor(layer)
-        item = layer.shape[layer.shape.rank - item_rank :]
-        flat.append(tf.reshape(layer, [tf.shape(layer)[0], -1, *item]))
-    return tf.concat(flat, axis=1)
 
 
 def cross_entropy(

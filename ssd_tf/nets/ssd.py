@@ -7,13 +7,13 @@ import dataclasses
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.config.net import SSDParams
 from ssd_tf.multibox import anchors as anchor_boxes
 from ssd_tf.multibox import detection, encoder, losses
+from ssd_tf.multibox.anchor_axis import flatten_layers, split_layers
 from ssd_tf.nets.heads import ssd_net
 from ssd_tf.nets.layers import dtype_policy, variable_name
 
@@ -120,7 +120,7 @@ class SSDNet:
     ) -> list[tf.Tensor]:
         """Boxes `[B, h, w, a, 4]` per layer from offsets of that shape."""
         boxes = encoder.decode_boxes(
-            losses.flatten_layers(localisations, 1),
+            flatten_layers(localisations, 1),
             anchor_boxes.flatten_anchors(anchors),
             self.params.prior_scaling,
         )
@@ -152,8 +152,8 @@ class SSDNet:
           `[B, keep_top_k, 4]`, zero padded.
         """
         scores, boxes = detection.detect_per_class(
-            losses.flatten_layers(predictions, 1),
-            losses.flatten_layers(bboxes, 1),
+            flatten_layers(predictions, 1),
+            flatten_layers(bboxes, 1),
             select_threshold=select_threshold or 0.0,
             nms_threshold=nms_threshold,
             clipping_bbox=clipping_bbox,
@@ -213,19 +213,3 @@ class SSDNet:
             f"{self.model_scope}/{name}": variable
             for name, variable in self.variables_by_name().items()
         }
-
-
-def split_layers(
-    flat: tf.Tensor, anchors: Sequence[anchor_boxes.LayerAnchors], axis: int
-) -> list[tf.Tensor]:
-    """Inverse of `losses.flatten_layers`: `[..., A, ...]` -> per layer.
-
-    `axis` is the anchor axis, which becomes the three axes h, w, a.
-    """
-    shapes = [y.shape[:2] + h.shape for y, _, h, _ in anchors]
-    sizes = [int(np.prod(shape)) for shape in shapes]
-    layers = []
-    for part, shape in zip(tf.split(flat, sizes, axis), shapes, strict=True):
-        before, after = tf.shape(part)[:axis], part.shape[axis + 1 :]
-        layers.append(tf.reshape(part, tf.concat([before, shape, after], 0)))
-    return layers

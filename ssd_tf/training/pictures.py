@@ -19,6 +19,7 @@ from ssd_tf.config.training import LossParams
 from ssd_tf.detect import drawing
 from ssd_tf.multibox import boxes as geometry
 from ssd_tf.multibox import detection, losses
+from ssd_tf.multibox.anchor_axis import flatten_layers
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.training import step
 
@@ -109,7 +110,7 @@ def roles_of_anchors(
         step.encode_batch, net, batch, loss.match_threshold
     )
     targets, without_force = encode(force_match), encode(False)
-    logits = losses.flatten_layers(outputs["logits"], 1)
+    logits = flatten_layers(outputs["logits"], 1)
     with tf.GradientTape() as tape:
         tape.watch(logits)
         terms = losses.ssd_losses(

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_tf.multibox import detection, encoder, losses
+from ssd_tf.multibox.anchor_axis import flatten_layers
 from ssd_tf.nets import nets_factory
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -170,7 +171,7 @@ def test_end_points_of_the_net(port):
 def test_decode(port):
     _, localisations = predictions(port, "det", 2, scale=2.5)
     boxes = port.net.bboxes_decode(localisations, port.net.anchors())
-    flat = np.ravel(losses.flatten_layers(boxes, 1))
+    flat = np.ravel(flatten_layers(boxes, 1))
     # Corners are differences of values up to 1; hence the 1e-6 of it.
     np.testing.assert_allclose(
         flat[port.values("decode/idx")],

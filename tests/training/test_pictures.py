@@ -11,6 +11,7 @@ from ssd_tf.detect import drawing
 from ssd_tf.input_pipeline.preprocessing import whiten
 from ssd_tf.multibox import boxes as geometry
 from ssd_tf.multibox import losses
+from ssd_tf.multibox.anchor_axis import flatten_layers
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.training import pictures
 from ssd_tf.training.step import make_encode
@@ -63,7 +64,7 @@ def test_roles_are_those_of_the_loss(net, batch, mining):
         *targets,
         **options_of(loss),
     )
-    logits = losses.flatten_layers(outputs["logits"], 1)
+    logits = flatten_layers(outputs["logits"], 1)
     positives = roles.matched | roles.forced
     labels = np.where(positives, targets.gclasses, 0)
     each = losses.cross_entropy(logits, labels).numpy()
