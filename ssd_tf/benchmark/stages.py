@@ -21,7 +21,7 @@ from ssd_tf.detect import saved_model
 from ssd_tf.evaluation import evaluate as evaluate_lib
 from ssd_tf.input_pipeline import batches as input_pipeline
 from ssd_tf.multibox import detection, losses
-from ssd_tf.nets.layers import L2Normalization
+from ssd_tf.nets.keras_layers import L2Normalization
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.training import optimizers
 from ssd_tf.training import step as train_step

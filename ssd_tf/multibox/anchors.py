@@ -1,7 +1,9 @@
-"""Anchors (the paper's default boxes) from a configuration; NumPy only.
+"""Anchors, the paper's default boxes, from a configuration; NumPy only.
 
-The flat order is layer, row, column, anchor of the cell: the C order of the
-per-layer `[h, w, a]`, and the order of the concatenated network outputs.
+In every cell of a feature layer stand `a` anchors of the same centre: a small
+square, a larger one, and a rectangle of each further aspect ratio. SSD300's
+layers of 38, 19, 10, 5, 3 and 1 cells a side have 4, 6, 6, 6, 4 and 4:
+8732 anchors in all.
 """
 
 import math
@@ -12,7 +14,8 @@ import numpy as np
 from ssd_tf.config import check_choice
 from ssd_tf.config.net import SSDParams
 
-# y [h, w, 1], x [h, w, 1]: centres; h [a], w [a]: sizes. All relative.
+# Centres y [h, w, 1] and x [h, w, 1]; heights [a] and widths [a]. All are
+# relative to the image.
 LayerAnchors = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -26,23 +29,29 @@ def ssd_anchor_one_layer(
     clip: str = "none",
     dtype: type = np.float32,
 ) -> LayerAnchors:
-    """Anchors of one feature layer.
+    """Computes the anchors of one feature layer (paper, section 2.2).
+
+    With sides s and s' of this and the next layer's small square, and a width
+    by height of r, the anchors of a cell are
+      a square of side s,
+      a square of side sqrt(s * s'), where s' is not 0, and
+      for every ratio r a box of height s / sqrt(r) and width s * sqrt(r).
 
     Args:
       img_shape: height and width of the input, pixels.
       feat_shape: height and width of the feature layer, cells.
-      sizes: side of the small square, and of the next layer's or 0, pixels.
-      ratios: width over height of the other anchors.
-      step: distance between the centres of neighbour cells, pixels; of rows
-        and of columns, if they are two.
-      offset: place of the centre in its cell, cells.
-      clip: what is cut to [0, 1]: `none`, `sizes` or `all`.
-      dtype: of the result.
+      sizes: s and s', pixels.
+      ratios: values of r.
+      step: distance between centres of neighbouring cells, pixels; two
+        numbers are those of rows and of columns.
+      offset: position of the centre in its cell, as a share of the cell.
+      clip: values that are limited to 1: `none`, `sizes`, or `all` (sizes
+        and centres).
+      dtype: dtype of the result.
 
     Returns:
       `(y [h, w, 1], x [h, w, 1], h [a], w [a])`, relative to the image. As in
-      Caffe and the port, some centres and sizes reach beyond 1, unless
-      clipped.
+      Caffe and the port, some centres and sizes are above 1 unless clipped.
     """
     check_choice(SSDParams, "anchor_clip", clip)
     rows, columns = np.mgrid[0 : feat_shape[0], 0 : feat_shape[1]]
@@ -50,7 +59,7 @@ def ssd_anchor_one_layer(
     y = (rows.astype(dtype) + dtype(offset)) * step_y / img_shape[0]
     x = (columns.astype(dtype) + dtype(offset)) * step_x / img_shape[1]
     small, following = sizes
-    # Per anchor (side in pixels, square root of its aspect ratio).
+    # Per anchor (side of the square of equal area in pixels, sqrt(r)).
     shapes = [(small, 1.0)]
     if following:
         shapes.append((math.sqrt(small * following), 1.0))
@@ -67,11 +76,19 @@ def ssd_anchor_one_layer(
 def steps(
     img_shape: tuple[int, int], feat_shapes: Sequence[tuple[int, int]]
 ) -> tuple[tuple[float, float], ...]:
-    """Distances of neighbour cells in y and x, pixels, per layer.
+    """Computes the distances of neighbouring cells in y and x per layer.
 
-    A power of two where the layer, laid out with it, covers the image to a
-    tenth; else the image's share of a cell. It gives what is typed into
-    ssd_pascal.py: 8, 16, 32, 64, 100, 300 for the layers of SSD300.
+    The nearest power of two if cells of that side then cover the image within
+    10 %, else the image's side divided by the number of cells. For SSD300 these
+    are the constants of ssd_pascal.py: 8, 16, 32, 64, 100, 300 (38 * 8 = 304
+    and 5 * 64 = 320 are near 300, but 3 * 128 = 384 is not).
+
+    Args:
+      img_shape: height and width of the input, pixels.
+      feat_shapes: height and width of every feature layer, cells.
+
+    Returns:
+      Per layer the steps of rows and of columns, pixels.
     """
 
     def step(pixels: int, cells: int) -> float:
@@ -87,15 +104,18 @@ def steps(
 def ssd_anchors_all_layers(
     params: SSDParams, img_shape: tuple[int, int] | None = None
 ) -> list[LayerAnchors]:
-    """Anchors of every feature layer, see `ssd_anchor_one_layer`.
+    """Computes the anchors of every feature layer.
 
     Args:
-      params: of a built net, which knows its `feat_shapes`.
-      img_shape: height and width that sizes and steps are taken of, pixels;
+      params: `SSDNet.params`, which has the net's `feat_shapes`.
+      img_shape: height and width, in pixels, that anchors are relative to;
         `params.img_shape` by default.
 
+    Returns:
+      A list over the layers, see `ssd_anchor_one_layer`.
+
     Raises:
-      ValueError: `params` is a preset as it stands.
+      ValueError: `params` is a preset, which has no `feat_shapes`.
     """
     if not params.feat_shapes:
         raise ValueError(
@@ -122,7 +142,10 @@ def ssd_anchors_all_layers(
 
 
 def flatten_anchors(anchors: Sequence[LayerAnchors]) -> np.ndarray:
-    """Per-layer anchors -> one float32 array `[A, 4]` of cy, cx, h, w."""
+    """Concatenates per-layer anchors to float32 `[A, 4]`: cy, cx, h, w.
+
+    The order is that of `anchor_axis`: layer, row, column, anchor of the cell.
+    """
     layers = []
     for y, x, h, w in anchors:
         shape = y.shape[:2] + h.shape

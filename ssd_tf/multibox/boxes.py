@@ -1,8 +1,9 @@
-"""Geometry of boxes; nothing here knows of classes or anchor layouts.
+"""Geometry of boxes, independent of classes and of anchors.
 
 A box is `[ymin, xmin, ymax, xmax]`, on the last axis; its centre form is
 `[cy, cx, h, w]`. Coordinates are relative to the image unless a caller says
-otherwise. Every function takes NumPy arrays or tensors and answers in kind.
+otherwise. Every function takes NumPy arrays or tensors and returns the same
+kind: tensors as soon as one argument is a tensor.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ Array = Any  # np.ndarray or tf.Tensor, float
 
 
 def _namespace(*arrays: Array):
-    """NumPy for arrays, TensorFlow as soon as one of them is a tensor."""
+    """Returns the module numpy if all are arrays, else tensorflow."""
     if all(isinstance(array, np.ndarray) for array in arrays):
         return np
     import tensorflow as tf
@@ -22,7 +23,7 @@ def _namespace(*arrays: Array):
 
 
 def area(boxes: Array) -> Array:
-    """Area `[...]` of boxes `[..., 4]`; an inverted box has area 0."""
+    """Computes areas `[...]` of boxes `[..., 4]`; inverted ones have 0."""
     xp = _namespace(boxes)
     height = xp.maximum(boxes[..., 2] - boxes[..., 0], 0)
     width = xp.maximum(boxes[..., 3] - boxes[..., 1], 0)
@@ -30,7 +31,12 @@ def area(boxes: Array) -> Array:
 
 
 def intersection_matrix(boxes: Array, others: Array) -> Array:
-    """Areas `[..., n, m]` common to boxes `[..., n, 4]` and others `[m, 4]`."""
+    """Computes areas `[..., n, m]` that boxes and others have in common.
+
+    Args:
+      boxes: float `[..., n, 4]`.
+      others: float `[m, 4]`.
+    """
     xp = _namespace(boxes, others)
     ymin, xmin, ymax, xmax = (boxes[..., None, i] for i in range(4))
     height = xp.minimum(ymax, others[:, 2]) - xp.maximum(ymin, others[:, 0])
@@ -39,7 +45,7 @@ def intersection_matrix(boxes: Array, others: Array) -> Array:
 
 
 def iou_matrix(boxes: Array, others: Array) -> Array:
-    """Intersection over union, 0 where both areas are 0.
+    """Computes intersection over union (Jaccard overlap); 0 for empty boxes.
 
     Args:
       boxes: float `[..., n, 4]`.
@@ -50,17 +56,19 @@ def iou_matrix(boxes: Array, others: Array) -> Array:
     """
     xp = _namespace(boxes, others)
     intersection = intersection_matrix(boxes, others)
-    # In the port's order of additions, so that ties fall as they do there.
+    # The port's order of additions: another one rounds differently, and
+    # could break ties between anchors differently.
     union = area(others) - intersection + area(boxes)[..., None]
-    # The smallest normal float32: 0 / tiny is 0, and no sane area is below.
+    # The smallest normal float32, 1e-38, makes 0 / 0 a 0 and changes no other
+    # quotient: a square of 1e-38 has a side of 1e-19 of the image.
     return intersection / xp.maximum(union, np.finfo(np.float32).tiny)
 
 
 def clip(boxes: Array, window: Array | None = None) -> Array:
-    """Cuts boxes `[..., 4]` to a window `[4]`, by default the whole image.
+    """Clips boxes `[..., 4]` to a window `[4]`, by default the whole image.
 
-    A box outside the window becomes one of area 0 on its border; ymin <= ymax
-    and xmin <= xmax stay true where they were.
+    A box outside the window becomes a box of area 0 on its border; ymin <=
+    ymax and xmin <= xmax remain true.
     """
     xp = _namespace(boxes)
     if window is None:
@@ -71,7 +79,7 @@ def clip(boxes: Array, window: Array | None = None) -> Array:
 
 
 def to_center(boxes: Array) -> Array:
-    """Corners `[..., 4]` -> centre form; the inverse of `to_corners`."""
+    """Converts corners `[..., 4]` to centre form; inverts `to_corners`."""
     xp = _namespace(boxes)
     ymin, xmin, ymax, xmax = (boxes[..., i] for i in range(4))
     return xp.stack(
@@ -81,7 +89,7 @@ def to_center(boxes: Array) -> Array:
 
 
 def to_corners(boxes: Array) -> Array:
-    """Centre form `[..., 4]` -> corners; the inverse of `to_center`."""
+    """Converts centre form `[..., 4]` to corners; inverts `to_center`."""
     xp = _namespace(boxes)
     cy, cx, height, width = (boxes[..., i] for i in range(4))
     return xp.stack(

@@ -1,7 +1,7 @@
-"""From network outputs to detections: decode, select, suppress, keep.
+"""Network outputs to detections: decode, select, suppress, keep (paper, 3.7).
 
-The one implementation under evaluation, drawing and export. Works on the
-concatenated anchor axis; knows nothing of ground truth or files.
+Evaluation, drawing and export all use `detect`. Works on the anchor axis;
+independent of ground truth and files.
 """
 
 import math
@@ -14,10 +14,10 @@ from ssd_tf.multibox import boxes as geometry
 from ssd_tf.multibox import encoder
 from ssd_tf.multibox.anchor_axis import Layers, flatten_layers
 
-# Image sides from the image. A decoded box is at most 62.5 * 1.28 of them
-# long (`encoder.MAX_LOG_SIZE`, the largest anchor), so what reaches further
-# out cannot touch the image, and would take the others' float32 digits when
-# the classes are moved apart.
+# Boxes with a larger coordinate, in image sides, are dropped: they cannot touch
+# the image, since a decoded box is at most 62.5 * 1.28 = 80 sides long
+# (`encoder.MAX_LOG_SIZE` times the largest anchor), and in
+# `_suppress_all_classes` they would cost all boxes precision.
 _MAX_COORDINATE = 100.0
 
 
@@ -40,30 +40,30 @@ def detect(
     top_k: int = 400,
     keep_top_k: int = 200,
 ) -> DetectedBatch:
-    """Detections of a batch of images (Caffe's DetectionOutput layer).
+    """Detects objects in a batch of images (Caffe's DetectionOutput layer).
 
-    Per class the `top_k` best scores from `select_threshold` on compete by
-    non-maximum suppression; of all survivors of an image the `keep_top_k`
-    best are kept.
+    Non-maximum suppression runs on the `top_k` best scores of each class that
+    are at least `select_threshold`; over all classes of an image the
+    `keep_top_k` best of the remaining boxes are returned.
 
     Args:
       logits: float32, list of `[B, h, w, a, C]` or one `[B, A, C]`.
       localisations: float32, list of `[B, h, w, a, 4]` or one `[B, A, 4]`.
       anchors: float32 `[A, 4]`, centre form.
-      prior_scaling: the variances of cx, cy, w, h.
-      select_threshold: smallest score that counts.
-      nms_threshold: IoU beyond which the lower score goes.
+      prior_scaling: variances of cx, cy, w, h.
+      select_threshold: lowest score of a detection.
+      nms_threshold: IoU above which the lower score is removed.
       top_k: candidates per class and image.
       keep_top_k: detections per image, K.
 
     Returns:
-      `DetectedBatch`. An anchor with a NaN in its outputs detects nothing.
+      `DetectedBatch`. An anchor with NaN among its outputs detects nothing.
     """
     predictions, boxes = decode(logits, localisations, anchors, prior_scaling)
-    found, _ = keep_best(
+    detections, _ = keep_best(
         predictions, boxes, select_threshold, nms_threshold, top_k, keep_top_k
     )
-    return found
+    return detections
 
 
 def decode(
@@ -72,11 +72,11 @@ def decode(
     anchors: tf.Tensor,
     prior_scaling: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What every anchor says, before any selection; arguments of `detect`.
+    """Decodes the outputs of all anchors; arguments are those of `detect`.
 
     Returns:
-      Probabilities float32 `[B, A, C]` and boxes float32 `[B, A, 4]`, which
-      may reach out of the image.
+      Probabilities float32 `[B, A, C]`, and boxes float32 `[B, A, 4]`, not
+      clipped to the image.
     """
     logits = tf.cast(flatten_layers(logits, 1), tf.float32)
     localisations = flatten_layers(localisations, 1)
@@ -94,20 +94,24 @@ def keep_best(
     top_k: int = 400,
     keep_top_k: int = 200,
 ) -> tuple[DetectedBatch, tf.Tensor]:
-    """Selects, suppresses and keeps; the thresholds of `detect`.
+    """Chooses detections among the decoded anchors.
 
     Args:
-      predictions, boxes: from `decode`.
+      predictions, boxes: results of `decode`.
+      select_threshold, nms_threshold, top_k, keep_top_k: as in `detect`.
 
     Returns:
-      `DetectedBatch`, and int32 `[B, K]` the anchor of each (0 pads).
+      `DetectedBatch`, and int32 `[B, K]`: the anchor of each detection, 0 pads.
     """
+    # The best candidates of every class, [B, C - 1, k].
     best = select_top_k(predictions, boxes, select_threshold, top_k)
     num_classes, candidates = best.scores.shape[1], best.scores.shape[2]
+    # Non-maximum suppression, per class.
     kept, count = _suppress_all_classes(
         best.scores, best.boxes, nms_threshold, keep_top_k
     )  # [B, K], [B]; indices into [C - 1, k], flattened
 
+    # Gather what is kept; its index tells class and anchor.
     total = num_classes * candidates
     scores, boxes = _take(
         tf.reshape(best.scores, [-1, total]),
@@ -128,7 +132,7 @@ def keep_best(
 
 
 class Candidates(NamedTuple):
-    """The best of every class but the background, by descending score."""
+    """The best boxes of every class but the background, descending."""
 
     scores: tf.Tensor  # float32 [B, C - 1, k], 0 where not selected
     boxes: tf.Tensor  # float32 [B, C - 1, k, 4], 0 where not selected
@@ -141,21 +145,21 @@ def select_top_k(
     select_threshold: float,
     top_k: int,
 ) -> Candidates:
-    """The best candidates of every class but the background.
+    """Selects the best candidates of every class but the background.
 
     Args:
       predictions: probabilities float32 `[B, A, C]`.
       boxes: float32 `[B, A, 4]`.
-      select_threshold: smallest score that counts.
-      top_k: candidates per class and image; all where there are fewer anchors.
+      select_threshold: lowest score of a candidate.
+      top_k: candidates per class and image, k; at most A.
 
     Returns:
-      `Candidates`; not selected are those whose score is below the threshold
-      or whose box is not finite or absurdly far from the image.
+      `Candidates`. Those with a score below the threshold, or with a box that
+      is non-finite or far outside the image, are not selected: score 0.
     """
     sane = tf.reduce_all(tf.abs(boxes) < _MAX_COORDINATE, axis=-1)
     scores = tf.transpose(predictions[..., 1:], [0, 2, 1])  # [B, C - 1, A]
-    # Before the ranking, which is fast over equal zeros. NaN is below, too.
+    # Before top_k, which is fast on equal zeros. NaN compares as False.
     selected = (scores >= select_threshold) & sane[:, None]
     scores = tf.where(selected, scores, 0.0)
     scores, anchor = tf.math.top_k(scores, min(top_k, boxes.shape[1]))
@@ -165,15 +169,20 @@ def select_top_k(
 
 
 def _suppress_all_classes(scores, boxes, nms_threshold, keep_top_k):
-    """Per-class suppression of all classes of an image in one pass.
+    """Suppresses boxes of each class, all classes of an image in one pass.
 
-    Boxes of class k are moved to the k-th cell of a grid, so that those of
-    different classes never meet, and one greedy pass by score stops as soon
-    as the image's `keep_top_k` are found. A square grid keeps the shifts, and
-    with them the loss of precision, small.
+    Boxes of class k are moved to the k-th cell of a grid, where they do not
+    overlap those of other classes. One greedy pass by score then ends as soon
+    as the image has `keep_top_k` boxes. The grid is square to keep the shifts,
+    and with them the loss of float32 digits, small.
+
+    Args:
+      scores: float32 `[B, C - 1, k]`.
+      boxes: float32 `[B, C - 1, k, 4]`.
+      nms_threshold, keep_top_k: as in `detect`.
 
     Returns:
-      Indices `[B, K]` into the flattened candidates, and counts `[B]`.
+      Indices int32 `[B, K]` into the (C - 1) * k candidates, counts `[B]`.
     """
     num_classes, candidates = scores.shape[1], scores.shape[2]
     columns = math.ceil(math.sqrt(num_classes))
@@ -205,14 +214,14 @@ def detect_per_class(
     top_k: int = 400,
     keep_top_k: int = 200,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The port's detections: a limit per class and none per image.
+    """Detects as the port does: with a limit per class, and none per image.
 
     Args:
       predictions: probabilities float32 `[B, A, C]`.
       boxes: float32 `[B, A, 4]`.
-      select_threshold: smallest score that counts.
-      nms_threshold: IoU beyond which the lower score goes.
-      clipping_bbox: `[4]`, cuts the boxes that are left.
+      select_threshold: lowest score of a detection.
+      nms_threshold: IoU above which the lower score is removed.
+      clipping_bbox: window `[4]` that the detected boxes are clipped to.
       top_k: candidates per class and image.
       keep_top_k: detections per class and image, K.
 
@@ -236,11 +245,11 @@ def detect_per_class(
 
 
 def _suppress(boxes, scores, nms_threshold, keep_top_k):
-    """Greedy suppression of one list: indices [K], 0 padded, and their count.
+    """Suppresses greedily by score; returns indices `[K]` and their number.
 
-    Score 0 marks what was not selected and is never kept. The kernel is V5
-    because V4, which `tf.image.non_max_suppression_padded` takes, needs six
-    times as long for 8000 candidates.
+    Boxes of score 0, which are not selected, are never kept; index 0 pads.
+    V5 of the kernel, since V4, which `tf.image.non_max_suppression_padded`
+    uses, takes six times as long for 8000 candidates.
     """
     kept = tf.raw_ops.NonMaxSuppressionV5(
         boxes=boxes,
@@ -255,14 +264,14 @@ def _suppress(boxes, scores, nms_threshold, keep_top_k):
 
 
 def _take(scores, boxes, kept, count, window):
-    """The kept ones of each row, zero padded; boxes cut to a window, if any.
+    """Gathers kept scores `[N, K]` and boxes `[N, K, 4]`, zero padded.
 
     Args:
       scores: float32 `[N, k]`, above 0 where kept.
       boxes: float32 `[N, k, 4]`.
       kept: int32 `[N, K]`, indices into k.
-      count: int32 `[N]`, how many of them are real.
-      window: `[4]` or None.
+      count: int32 `[N]`, number of indices that are not padding.
+      window: window `[4]` that boxes are clipped to, or None.
     """
     real = tf.range(kept.shape[1]) < count[:, None]
     scores = tf.where(real, tf.gather(scores, kept, batch_dims=1), 0.0)
@@ -273,7 +282,7 @@ def _take(scores, boxes, kept, count, window):
 
 
 def _map_rows(suppress, rows, keep_top_k):
-    """Maps the suppression, whose kernel has no batch axis, over rows."""
+    """Applies the suppression, whose kernel has no batch axis, to each row."""
     return tf.map_fn(
         suppress,
         rows,

@@ -1,8 +1,8 @@
-"""Matching of anchors with boxes, and the encode / decode pair.
+"""Matching of anchors with boxes, and offsets from anchors (paper, 2.2).
 
-Knows geometry, class numbers and the one concatenated anchor axis; nothing of
-where a batch comes from or what the loss does with it. All shapes are static
-when the inputs' are, so that the whole compiles with `jit_compile=True`.
+Works on boxes, class numbers and the anchor axis; independent of where a batch
+comes from and of the loss. Shapes are static if those of the inputs are, so
+that everything compiles with `jit_compile=True`.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,13 @@ import tensorflow as tf
 
 from ssd_tf.multibox import boxes as geometry
 
-# Caffe's bbox_util.cpp: smaller overlaps are never forced to match.
+# Pairs with a smaller IoU are never forced to match (Caffe's bbox_util.cpp).
 MIN_FORCED_IOU = 1e-6
-# An anchor is ignored when more than this share of it lies in ignored boxes.
+# An anchor is ignored if more than this share of it lies in an ignored box.
 IGNORED_COVERAGE = 0.5
 IGNORED_SCORE = -1.0
-# Box sizes beyond 1000 / 16 of an anchor's are nonsense; exp stays finite.
+# Decoded boxes are at most 62.5 = 1000 / 16 times as long as their anchor, so
+# that exp stays finite: log(62.5) = 4.135 (Detectron's bound).
 MAX_LOG_SIZE = 4.135
 
 
@@ -41,27 +42,26 @@ def encode(
 ) -> Targets:
     """Encodes boxes as the targets of every anchor.
 
-    Every anchor takes the box of its best IoU, however small; `gscores` holds
-    that IoU, and the loss decides from which score an anchor is positive.
-    With `force_match` the boxes first choose: each takes its best free
-    anchor, greedily by IoU (Caffe's bipartite matching, `MatchBBox` in
-    bbox_util.cpp), and that anchor gets score 1. Without it the targets are
-    exactly the port's.
+    Every anchor takes the box of highest IoU, however small; `gscores` is that
+    IoU, and the loss decides from which score on an anchor is positive. With
+    `force_match` the boxes choose first: each takes its best free anchor,
+    greedily by IoU (Caffe's bipartite matching, `MatchBBox` in bbox_util.cpp),
+    and that anchor gets score 1. Without it the targets are the port's.
 
-    Boxes that are NaN, inverted, of area 0, or have a label outside
-    `1..num_classes - 1` match nothing.
+    A box matches nothing if it is non-finite, inverted or of area 0, or if
+    its label is outside `1..num_classes - 1`.
 
     Args:
       labels: integer `[n]` or, padded with 0, `[B, n]`.
       bboxes: float32 `[n, 4]` or `[B, n, 4]`, corners.
       anchors: float32 `[A, 4]`, centre form.
-      num_classes: with the background.
-      prior_scaling: the variances of cx, cy, w, h.
-      force_match: gives every box an anchor.
+      num_classes: number of classes with the background, C.
+      prior_scaling: variances of cx, cy, w, h.
+      force_match: give every box an anchor.
       ignored: bool, shape of `labels`: boxes that are neither object nor
-        background; anchors that they cover by more than half, and that no
-        other box matches, get score -1.
-      match_threshold: IoU from which an anchor is matched and not ignored.
+        background. An anchor gets score -1 if such a box covers more than
+        half of it and no other box matches it.
+      match_threshold: least IoU of a match; a matched anchor is not ignored.
 
     Returns:
       `Targets` with the batch axis of the inputs, if they have one.
@@ -73,22 +73,25 @@ def encode(
     single = labels.shape.rank == 1
     if single:
         labels, bboxes, ignored = labels[None], bboxes[None], ignored[None]
-    # One empty box, so that an image without boxes needs no second path.
+    # One more, empty box: the reductions over boxes below need at least one.
     labels = tf.pad(labels, [[0, 0], [0, 1]])
     bboxes = tf.pad(bboxes, [[0, 0], [0, 1], [0, 0]])
     ignored = tf.pad(ignored, [[0, 0], [0, 1]])
     real = _real_boxes(bboxes) & (labels > 0) & (labels < num_classes)
 
+    # Match every anchor with a box; empty boxes have IoU 0 with all anchors.
     anchors = tf.convert_to_tensor(anchors, tf.float32)
     corners = geometry.to_corners(anchors)
     objects = tf.where((real & ~ignored)[..., None], bboxes, 0.0)
     box, gscores = _match(geometry.iou_matrix(objects, corners), force_match)
+    # Give every anchor the class and the offsets of its box.
     matched = gscores > 0
     gclasses = tf.where(matched, tf.gather(labels, box, batch_dims=1), 0)
-    # The port encodes the whole image where nothing matches.
+    # Where nothing matches, the port encodes the whole image.
     whole = tf.constant([0.0, 0.0, 1.0, 1.0])
     gboxes = tf.gather(objects, box, batch_dims=1)
     gboxes = tf.where(matched[..., None], gboxes, whole)
+    # Ignore anchors inside ignored boxes.
     covers = tf.where((real & ignored)[..., None], bboxes, 0.0)
     coverage = _coverage(covers, anchors, corners)
     unsure = (coverage > IGNORED_COVERAGE) & (gscores < match_threshold)
@@ -101,10 +104,11 @@ def encode(
 
 
 def _match(iou: tf.Tensor, force_match: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """The box of every anchor and its score, from IoU `[B, n, A]`.
+    """Chooses the box of every anchor from IoUs `[B, n, A]`.
 
     Returns:
-      int32 `[B, A]`, and float32 `[B, A]`: IoU, 1 where forced.
+      Index of the box int32 `[B, A]`, and its score float32 `[B, A]`: IoU, or
+      1 where forced.
     """
     scores = tf.reduce_max(iou, axis=1)
     best = _first_index(iou, scores[:, None], axis=1)
@@ -116,22 +120,22 @@ def _match(iou: tf.Tensor, force_match: bool) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _real_boxes(bboxes: tf.Tensor) -> tf.Tensor:
-    """bool `[...]`: finite and of positive height and width."""
+    """Returns bool `[...]`: finite and of positive height and width."""
     finite = tf.reduce_all(tf.math.is_finite(bboxes), axis=-1)
     return finite & tf.reduce_all(bboxes[..., 2:] > bboxes[..., :2], axis=-1)
 
 
 def _first_index(values: tf.Tensor, maximum: tf.Tensor, axis: int) -> tf.Tensor:
-    """The first index of `maximum` along `axis`; int32, `axis` removed.
+    """Finds the first index of `maximum` along `axis`; int32, `axis` removed.
 
-    `tf.argmax` leaves open which of several equal values it names, and XLA
-    vectorises two plain reductions but not an argmax.
+    In place of `tf.argmax`, which may return any of several equal values, and
+    which XLA does not vectorise.
     """
     size = tf.shape(values)[axis]
     shape = [1] * values.shape.rank
     shape[axis] = -1
-    # Counted down in float32, exact up to 2^24: XLA vectorises a maximum of
-    # floats, but not a minimum of integers.
+    # The largest of indices counted from the end, in float32 (exact up to
+    # 2^24): XLA vectorises a maximum of floats, not a minimum of integers.
     last = tf.cast(size - 1, tf.float32)
     places = last - tf.reshape(tf.range(tf.cast(size, tf.float32)), shape)
     first = tf.reduce_max(tf.where(values == maximum, places, 0.0), axis)
@@ -139,25 +143,26 @@ def _first_index(values: tf.Tensor, maximum: tf.Tensor, axis: int) -> tf.Tensor:
 
 
 def _bipartite_match(iou: tf.Tensor) -> tf.Tensor:
-    """Greedy one-to-one matching by IoU, all images at once.
+    """Matches boxes one to one with anchors, greedily by IoU.
 
-    Boxes propose to the best anchor that has not refused them, an anchor
-    keeps its best proposal, until no box is refused. Since both sides rank by
-    the same IoU (ties: first anchor, then first box), the outcome is that of
-    Caffe's loop, which takes the largest remaining pair n times; but boxes
-    seldom compete, so two or three rounds do instead of n.
+    Caffe's loop takes the pair of largest IoU among free boxes and anchors, n
+    times. Here all boxes propose at once (Gale and Shapley, 1962): each to
+    the best anchor that has not refused it; an anchor holds its best proposal
+    and refuses the others; until no box is refused. The result is the same,
+    since both sides rank by the same IoU (ties: first anchor, then first
+    box). Boxes seldom compete, so that two or three rounds replace n.
 
     Args:
       iou: float32 `[B, n, A]`.
 
     Returns:
-      int32 `[B, A]`: the box that an anchor is forced to take, or -1.
+      int32 `[B, A]`: index of the box that an anchor is forced to take, or -1.
     """
     box_index = tf.range(tf.shape(iou)[1])[:, None]  # [n, 1]
     size = iou.shape[2]
 
     def propose(held_iou, held_box):
-        """Best anchor per box among those that would not refuse it."""
+        """Returns per box the best anchor that would not refuse it, or -1."""
         held_iou, held_box = held_iou[:, None], held_box[:, None]
         willing = (iou > held_iou) | (
             (iou == held_iou) & (box_index <= held_box)
@@ -168,7 +173,7 @@ def _bipartite_match(iou: tf.Tensor) -> tf.Tensor:
         return tf.where(value > MIN_FORCED_IOU, anchor, -1), value
 
     def refused(anchor, value):
-        """bool [B, n]: another box proposes the same anchor and wins."""
+        """Returns bool `[B, n]`: another box wins the same anchor."""
         rival = (anchor[:, :, None] == anchor[:, None, :]) & (
             anchor[:, :, None] >= 0
         )  # [B, box, rival]
@@ -179,10 +184,10 @@ def _bipartite_match(iou: tf.Tensor) -> tf.Tensor:
         return tf.reduce_any(rival & better, axis=2)
 
     def at_anchors(anchor, values, nothing):
-        """Values `[B, n]` of the boxes, put at their anchors: `[B, A]`."""
+        """Scatters values `[B, n]` of boxes to their anchors `[B, A]`."""
         batch = tf.shape(anchor)[0]
         image = tf.broadcast_to(tf.range(batch)[:, None], tf.shape(anchor))
-        # One place more, for the boxes without an anchor.
+        # Index `size`, cut off below, is for boxes without an anchor.
         empty = tf.fill([batch, size + 1], nothing)
         place = tf.stack([image, anchor], axis=-1)
         return tf.tensor_scatter_nd_update(empty, place, values)[:, :size]
@@ -210,7 +215,12 @@ def _bipartite_match(iou: tf.Tensor) -> tf.Tensor:
 
 
 def _coverage(bboxes, anchors, corners):
-    """Largest share `[B, A]` of each anchor inside one of boxes `[B, n, 4]`."""
+    """Computes the largest share `[B, A]` of an anchor in one of the boxes.
+
+    Args:
+      bboxes: float32 `[B, n, 4]`, corners.
+      anchors, corners: float32 `[A, 4]`, the anchors in either form.
+    """
     common = geometry.intersection_matrix(bboxes, corners)
     return tf.reduce_max(common, axis=1) / (anchors[:, 2] * anchors[:, 3])
 
@@ -218,15 +228,16 @@ def _coverage(bboxes, anchors, corners):
 def encode_boxes(
     bboxes: tf.Tensor, anchors: tf.Tensor, prior_scaling: Sequence[float]
 ) -> tf.Tensor:
-    """Offsets of boxes from anchors; `decode_boxes` is the inverse.
+    """Computes offsets of boxes from anchors (paper, equation 2).
 
-    cx' = (cx - cx_a) / w_a / .1, w' = log(w / w_a) / .2, likewise y and h
-    (paper, equation 2).
+    cx' = (cx - cx_a) / w_a / 0.1 and w' = log(w / w_a) / 0.2; cy' and h'
+    likewise. The divisors, `prior_scaling`, bring the offsets to a similar
+    scale. `decode_boxes` is the inverse.
 
     Args:
       bboxes: float32 `[..., A, 4]`, corners, of positive height and width.
       anchors: float32 `[A, 4]`, centre form.
-      prior_scaling: the variances of cx, cy, w, h.
+      prior_scaling: variances of cx, cy, w, h.
 
     Returns:
       float32 `[..., A, 4]` in the order cx, cy, w, h.
@@ -249,12 +260,12 @@ def decode_boxes(
     anchors: tf.Tensor,
     prior_scaling: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
 ) -> tf.Tensor:
-    """Boxes from offsets: `decode_boxes(encode_boxes(b, a), a) == b`.
+    """Computes boxes from offsets: `decode_boxes(encode_boxes(b, a), a) == b`.
 
     Args:
-      localisations: float32 `[..., A, 4]`, cx, cy, w, h.
+      localisations: float32 `[..., A, 4]` in the order cx, cy, w, h.
       anchors: float32 `[A, 4]`, centre form.
-      prior_scaling: the variances of cx, cy, w, h.
+      prior_scaling: variances of cx, cy, w, h.
 
     Returns:
       float32 `[..., A, 4]`, corners, not clipped.

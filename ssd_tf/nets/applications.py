@@ -1,7 +1,7 @@
 """Any model of keras.applications as a trunk: image -> end points.
 
-Keras's own definitions, so that their ImageNet weights load by layer name.
-Knows nothing of classes or anchors.
+The definitions are Keras's own, so that its ImageNet weights load by layer
+name. Independent of classes and anchors.
 """
 
 import collections
@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ssd_tf.nets.keras_layers import FusedBatchNormalization
+from ssd_tf.nets.keras_layers import FusedBatchNormalization, graph_tensors
 from ssd_tf.nets.layers import BATCH_NORM_DECAY
 
 STRIDES = (4, 8, 16, 32)
@@ -29,27 +29,28 @@ def application(
     width_multiplier: float = 1.0,
     batch_norm_decay: float = BATCH_NORM_DECAY,
 ) -> tuple[Any, dict]:
-    """A classifier of keras.applications without its top.
+    """Builds a classifier of keras.applications without its top.
 
     Args:
       inputs: Keras tensor `[B, h, w, 3]`, RGB, whitened, see `whitening`.
-      name: a function of keras.applications, such as `MobileNetV2`.
-      variant: `torchvision` pads convolutions of stride 2 on all sides, where
-        Keras and slim pad an even input on two only.
-      width_multiplier: of all channels (the `alpha` of a MobileNet).
-      batch_norm_decay: of the moving averages.
+      name: name of the model's function, such as `MobileNetV2`.
+      variant: `torchvision` pads convolutions of stride 2 on all four sides,
+        where Keras and slim pad an even input below and on the right only.
+      width_multiplier: factor of all numbers of channels (a MobileNet's
+        `alpha`).
+      batch_norm_decay: decay of batch norm's moving averages.
 
     Returns:
       The last tensor, and those end points of `stride4`, `stride8`,
-      `stride16` and `stride32` that the model has: the last of the widest
-      tensors of each, such as the expanded one before a MobileNet's next
-      stride (Sandler et al., 2018, section 6.2).
+      `stride16` and `stride32` that the model has. An end point is the last
+      tensor of its stride with the most channels; in a MobileNet that is the
+      expanded one inside the next block (Sandler et al., 2018, section 6.2).
 
     Raises:
       ValueError: keras.applications has no such model.
     """
     options = {} if width_multiplier == 1.0 else {"alpha": width_multiplier}
-    trunk = lastingly_named(
+    trunk = with_stable_names(
         model_function(name)(
             input_tensor=inputs, include_top=False, weights=None, **options
         ),
@@ -62,10 +63,10 @@ def application(
 
 
 def model_function(name: str) -> Callable[..., keras.Model]:
-    """The function of keras.applications that makes a model.
+    """Returns the function of keras.applications that makes a model.
 
     Raises:
-      ValueError: there is none of that name.
+      ValueError: keras.applications has no model of this name.
     """
     make = getattr(keras.applications, name, None)
     if not callable(make):
@@ -74,18 +75,19 @@ def model_function(name: str) -> Callable[..., keras.Model]:
 
 
 def whitening(name: str) -> tuple[tuple, tuple, bool]:
-    """How a model of keras.applications wants its images.
+    """Measures the preprocessing of a model of keras.applications.
 
     Args:
-      name: a function of keras.applications.
+      name: name of the model's function.
 
     Returns:
       Mean and scale for RGB, three numbers each: the input is
-      `(pixel - mean) * scale`; and whether the first convolution of its
-      published weights takes BGR, which importing them turns around.
+      `(pixel - mean) * scale`. And whether the first convolution of the
+      published weights takes BGR; the importer then reverses its channels.
     """
     module = importlib.import_module(model_function(name).__module__)
-    # Black, then white in one of the channels: it is linear in each.
+    # `preprocess_input` is linear in each channel, so two values determine it:
+    # black, and 255 in one of the channels.
     pixels = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)])
     black, *bright = module.preprocess_input(pixels[:, None, None])[:, 0, 0]
     slopes = (np.array(bright) - black) / 255  # [channel in, channel out]
@@ -96,20 +98,20 @@ def whitening(name: str) -> tuple[tuple, tuple, bool]:
     return tuple(mean.tolist()), tuple(scale.tolist()), bool(bgr)
 
 
-def lastingly_named(model: keras.Model, inputs: Any) -> keras.Model:
-    """The model, with names of layers that do not depend on earlier models.
+def with_stable_names(model: keras.Model, inputs: Any) -> keras.Model:
+    """Returns the model with layer names that are the same in every process.
 
-    Layers that were given no name are numbered on through the whole process,
-    and nothing could be found by such a name.
+    Keras numbers layers without a name through the whole process: the same
+    layer is `conv2d_3` in the first model and `conv2d_8` in the second.
 
     Args:
-      model: of keras.applications.
+      model: a model of keras.applications.
       inputs: its input tensor.
 
     Returns:
-      The model itself if its layers with weights have all been given names;
-      else a fresh one of the same layers, in which every layer without a name
-      has its class's, and a number within the model.
+      The model itself if all of its layers with weights have been given
+      names. Else a fresh model, in which layers without a name are numbered
+      by class within the model: `conv2d_0`, `conv2d_1` ...
     """
     counts: collections.Counter = collections.Counter()
     names = {}
@@ -134,34 +136,30 @@ def _clone(model: keras.Model, inputs: Any, **functions) -> keras.Model:
 
 
 def snake_case(name: str) -> str:
-    """`SeparableConv2D` -> `separable_conv2d`, as Keras names layers."""
+    """Converts `SeparableConv2D` to `separable_conv2d`, as Keras names it."""
     starts = r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])"
     return re.sub(starts, "_", name).lower()
 
 
 def _end_points(trunk: keras.Model) -> dict[str, Any]:
-    """The last of the tensors with most channels for every stride, and the end.
+    """Returns for every stride the last tensor with the most channels.
 
-    Only so is it the whole of what a model with branches knows there.
+    In a model with branches a tensor of fewer channels may be one branch
+    alone. The end of the trunk is an end point whatever its channels.
     """
     strides = {id(trunk.inputs[0]): 1}
     end_points: dict[str, Any] = {}
-    # Sums may be operations without a layer.
+    # Not `trunk.layers`: a sum may be an operation without a layer.
     for layer in trunk.operations:
-        # `layer.output` of a block of layers is a tensor inside it.
-        (node,) = layer._inbound_nodes
-        known = [
-            strides[id(tensor)]
-            for tensor in node.input_tensors
-            if id(tensor) in strides
-        ]
-        # What has been averaged over all places is no feature map.
+        sources, tensor = graph_tensors(layer)
+        known = [strides[id(x)] for x in sources if id(x) in strides]
+        # The average over all cells (of a squeeze-and-excite) is not a feature
+        # map, and neither is what follows from it alone.
         if not known or type(layer).__name__.startswith("Global"):
             continue
-        (tensor,) = node.output_tensors
         stride = max(known) * _stride_of(layer)
         strides[id(tensor)] = stride
-        # Nor is what was only padded for the next stride.
+        # Padding for the next stride would add a border of zeros.
         padded = isinstance(layer, keras.layers.ZeroPadding2D)
         widest = end_points.get(f"stride{stride}", tensor)
         if tensor.shape[-1] >= widest.shape[-1] and not padded:
@@ -172,7 +170,7 @@ def _end_points(trunk: keras.Model) -> dict[str, Any]:
 
 
 def _stride_of(layer: keras.Operation) -> int:
-    """Of a layer, or of all layers of a block such as ConvNeXt's."""
+    """Returns the stride of a layer, or of a block of layers (ConvNeXt's)."""
     if hasattr(layer, "layers"):
         return math.prod(map(_stride_of, layer.layers))
     strides = getattr(layer, "strides", 1)
@@ -182,7 +180,7 @@ def _stride_of(layer: keras.Operation) -> int:
 def _with_batch_norm(
     trunk: keras.Model, inputs: Any, variant: str, decay: float
 ) -> keras.Model:
-    """The same model; its batch norms trained fast, and as `variant` says."""
+    """Clones the model with fused batch norm of the variant's epsilon."""
 
     def clone(layer):
         config = layer.get_config()
@@ -197,9 +195,10 @@ def _with_batch_norm(
 
 
 def _padded_on_all_sides(trunk: keras.Model, inputs: Any) -> keras.Model:
-    """The same model; one cell more on every side where Keras pads two."""
+    """Clones the model with symmetric padding before every stride of 2."""
 
     def pads_itself(config: dict) -> bool:
+        # At stride 2, SAME pads an even input below and on the right only.
         return (
             config.get("padding") == "same"
             and max(config["strides"]) > 1

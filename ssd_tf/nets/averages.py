@@ -10,25 +10,28 @@ import tensorflow as tf
 from ssd_tf.nets.layers import variable_name
 
 
-class MovingAverage(tf.Module):
-    """Averages of all float weights, batch norm's statistics among them.
+class WeightAverage(tf.Module):
+    """Exponential moving average of all float weights.
 
-    Young averages forget faster, as those of TF1 with `num_updates`
-    (`tf.train.ExponentialMovingAverage`): after n updates the decay is
-    min(decay, (1 + n) / (10 + n)).
+    Batch norm's statistics are averaged as well. The decay after n updates is
+    min(decay, (1 + n) / (10 + n)), that of `tf.train.ExponentialMovingAverage`
+    with `num_updates`: an average over few steps forgets its start faster.
     """
 
     def __init__(self, model: keras.Model, decay: float):
-        """Averages that start as the weights are.
+        """Starts the averages at the current weights.
+
+        Under a distribution strategy call it within the strategy's scope.
 
         Args:
-          model: whose weights; under a strategy the call is in its scope.
-          decay: share of the average that an update keeps at last.
+          model: model whose weights are averaged.
+          decay: largest share of the average that an update keeps.
         """
         super().__init__()
         self._decay = decay
         self._strategy = tf.distribute.get_strategy()
-        # A function hides the weights from checkpoints of this module.
+        # A checkpoint saves every variable that an attribute of a tf.Module
+        # holds, and so not the weights behind a function.
         self._weights = functools.partial(_float_weights, model)
         self.updates = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.shadows = {
@@ -39,8 +42,8 @@ class MovingAverage(tf.Module):
     def update(self) -> None:
         """Moves the averages towards the weights.
 
-        Outside `strategy.run`: every device then averages its own copy, and
-        nothing goes from one to another.
+        Call it outside `strategy.run`: each replica then updates its own copy
+        without communication.
         """
         number = tf.cast(self.updates, tf.float32)
         rate = 1 - tf.minimum(self._decay, (1 + number) / (10 + number))
@@ -57,7 +60,7 @@ class MovingAverage(tf.Module):
 
     @contextlib.contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Inside, the model has the averages; afterwards its own weights."""
+        """Gives the model the averages inside, and its own weights after."""
         own = {name: tf.identity(x) for name, x in self._weights().items()}
         try:
             self.copy_to_model()

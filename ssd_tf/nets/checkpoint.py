@@ -1,7 +1,7 @@
-"""The state of a training run: checkpoints and config.json in its train_dir.
+"""Checkpoints and config.json of a train_dir, from which nets are rebuilt.
 
-A train_dir alone rebuilds the net: evaluation, detection, export and users
-start at `load_net`. Nothing here knows of data or of the loop.
+Evaluation, detection, export and users start at `load_net`. Independent of
+data and of the training loop.
 """
 
 import contextlib
@@ -19,28 +19,28 @@ from ssd_tf.nets import averages
 from ssd_tf.nets.ssd import SSDNet
 
 PREFIX = "ckpt"
-# The files that TensorFlow makes of one, also while it does; those of
-# `validation` may be called `again`.
+# Files of one checkpoint, finished or still being written; `again` marks a
+# second copy that `training.validation` makes.
 _OF_CHECKPOINT = re.compile(
     rf"(?P<name>{PREFIX}-(again-)?\d+)"
     r"(_temp.*|\.(index|data-\d+-of-\d+)(\.tempstate\d+)?)"
 )
-# TensorFlow's name of the step that `manager` saves.
+# TensorFlow's name of the variable `step`, which only training runs save.
 _STEP = "step/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def find(path: str | os.PathLike) -> pathlib.Path:
-    """The checkpoint that a path means.
+    """Finds a checkpoint.
 
     Args:
-      path: a train_dir, for its latest checkpoint, or one checkpoint's prefix
-        such as `train_dir/ckpt-1000`.
+      path: a train_dir, for its latest checkpoint, or the prefix of one
+        checkpoint, such as `train_dir/ckpt-1000`.
 
     Returns:
       The checkpoint's prefix.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no checkpoint.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -60,24 +60,24 @@ def find(path: str | os.PathLike) -> pathlib.Path:
 
 
 def step_of(checkpoint: str | os.PathLike) -> int:
-    """The training step at which a checkpoint was saved."""
+    """Returns the training step at which a checkpoint was saved."""
     return int(str(checkpoint).rsplit("-", 1)[1])
 
 
 def load_config(path: str | os.PathLike) -> config.Config:
-    """The configuration that a checkpoint was trained with, see `find`."""
+    """Reads the configuration of a checkpoint; see `find` for `path`."""
     return config.load(find(path).parent)
 
 
 def load_run_config(train_dir: str | os.PathLike) -> config.Config:
-    """The configuration of a run that can go on.
+    """Reads the configuration of a run that is to be resumed.
 
     Args:
-      train_dir: with a checkpoint in it.
+      train_dir: folder with a checkpoint of the run.
 
     Raises:
-      UserError: there is none, or it has weights alone, as `save_weights`
-        saves them.
+      UserError: there is no checkpoint, or it holds weights alone, as
+        `save_weights` saves them.
     """
     reader = tf.train.load_checkpoint(str(find(train_dir)))
     if not reader.has_tensor(_STEP):
@@ -93,19 +93,19 @@ def load_net(
     precision: str = "float32",
     allow_untrained: bool = False,
 ) -> SSDNet:
-    """Rebuilds a net with its trained weights, see `find` for `path`.
+    """Rebuilds a net with its trained weights.
 
     Args:
-      path: train_dir or checkpoint prefix.
-      precision: Keras dtype policy to compute in.
-      allow_untrained: also where a part has never been trained.
+      path: train_dir or checkpoint prefix, see `find`.
+      precision: Keras dtype policy of the computation.
+      allow_untrained: load a net even if parts of it have never been trained.
 
     Returns:
-      The net; `load_config` tells its class names.
+      The net; `load_config(path).class_names` are its classes.
 
     Raises:
-      UserError: there is no checkpoint, or no config.json beside it, or it is
-        a converted classifier, see `Config.untrained`.
+      UserError: there is no checkpoint or no config.json beside it, or parts
+        of the net are untrained (`Config.untrained`: an imported classifier).
     """
     checkpoint = find(path)
     settings = load_config(checkpoint)
@@ -123,12 +123,12 @@ def load_net(
 def restore_weights(
     net: SSDNet, checkpoint: str | os.PathLike, use_average: bool = True
 ) -> None:
-    """Loads a checkpoint's weights, all of them, and nothing else of it.
+    """Restores all weights of a net from a checkpoint, and nothing else.
 
     Args:
-      net: to load them into.
-      checkpoint: its prefix.
-      use_average: where the run kept an average of its weights, that instead.
+      net: net that receives the weights.
+      checkpoint: prefix of the checkpoint.
+      use_average: restore the average of the weights if the run kept one.
 
     Raises:
       UserError: the checkpoint does not fit the net.
@@ -139,7 +139,7 @@ def restore_weights(
     averaged = use_average and any(x.startswith("average/") for x in names)
     parts = {"model": net.model}
     if averaged:
-        parts["average"] = averages.MovingAverage(net.model, decay=0.0)
+        parts["average"] = averages.WeightAverage(net.model, decay=0.0)
     restorer = tf.train.Checkpoint(**parts)
     try:
         status = restorer.restore(str(checkpoint)).expect_partial()
@@ -174,7 +174,7 @@ def manager(
     optimizer: tf.Module,
     step: tf.Variable,
     max_to_keep: int,
-    average: averages.MovingAverage | None = None,
+    average: averages.WeightAverage | None = None,
 ) -> tf.train.CheckpointManager:
     """Saves and restores weights, their average, optimizer and step of a run.
 
@@ -250,7 +250,7 @@ def explained_writes(train_dir: str | os.PathLike) -> Iterator[None]:
 
 
 def save_weights(net: SSDNet, train_dir: str | os.PathLike) -> None:
-    """Makes a folder's first checkpoint, of step 0, of the weights alone."""
+    """Saves the weights alone as the checkpoint of step 0 of a folder."""
     tf.train.CheckpointManager(
         tf.train.Checkpoint(model=net.model),
         str(train_dir),

@@ -1,6 +1,6 @@
-"""A trunk, extra layers and multibox heads: the whole network, slim-style.
+"""The whole network (paper, figure 2): trunk, extra layers, multibox heads.
 
-Knows nothing of anchors' places, of data or of training.
+Independent of where anchors lie, of data and of training.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from ssd_tf.nets.layers import (
 
 
 def ssd_arg_scope(params: SSDParams):
-    """Defaults of the layers: ReLU, or ReLU6 in SSDLite; batch norm or not."""
+    """Sets ReLU (ReLU6 in SSDLite) and batch norm, if any, for all layers."""
     return arg_scope(
         [conv2d, separable_conv2d],
         activation_fn="relu6" if params.separable else "relu",
@@ -31,10 +31,10 @@ def ssd_arg_scope(params: SSDParams):
 
 
 def trunk(inputs: Any, params: SSDParams) -> tuple[Any, dict]:
-    """The base network: its last tensor and its end points.
+    """Builds the base network; returns its last tensor and its end points.
 
     Raises:
-      ValueError: nobody knows a trunk or a variant of that name.
+      ValueError: the trunk or its variant is unknown.
     """
     check_choice(SSDParams, "trunk_variant", params.trunk_variant)
     if params.trunk == "vgg_16":
@@ -47,17 +47,18 @@ def trunk(inputs: Any, params: SSDParams) -> tuple[Any, dict]:
 
 
 def extra_layer(inputs: Any, block: ExtraBlock, separable: bool, scope: str):
-    """A 1x1 reduction and a (depthwise separable) convolution.
+    """Adds an extra feature layer: a 1x1 reduction and a convolution.
 
     Args:
       inputs: Keras tensor `[B, h, w, c]`.
       block: channels, kernel, stride and padding.
-      separable: 3x3 depthwise and 1x1 instead of a full convolution.
-      scope: of the layers, `conv1x1` and `conv3x3` in it.
+      separable: depthwise and 1x1 in place of a full convolution.
+      scope: prefix of the layers' names, `conv1x1` and `conv3x3`.
     """
     size = f"conv{block.kernel}x{block.kernel}"
     net = conv2d(inputs, block.reduction, 1, scope=f"{scope}.conv1x1")
-    # At a smaller input than the preset's, a map may not fill the kernel.
+    # An input smaller than the preset's can make a map smaller than the
+    # kernel: pad until it fits.
     pad = tuple(
         max(block.padding, -(-(block.kernel - side) // 2))
         for side in net.shape[1:3]
@@ -86,10 +87,23 @@ def ssd_multibox_layer(
     separable: bool,
     scope: str,
 ) -> tuple[Any, Any]:
-    """Logits `[B, h, w, a, C]` and localisations `[B, h, w, a, 4]` of a layer.
+    """Adds the heads of one feature layer (paper, section 2.1).
 
-    Channels are anchor-major: all values of a cell's first anchor, then the
-    next one's. Both are computed in float32 whatever the network's precision.
+    Each cell predicts, from its 3x3 neighbourhood, C logits and 4 offsets for
+    each of its anchors. Channels are anchor-major: all values of the first
+    anchor, then those of the next. Computed in float32 under any policy.
+
+    Args:
+      inputs: Keras tensor `[B, h, w, c]`.
+      num_classes: C, with the background.
+      num_anchors: a, anchors of a cell.
+      normalization: initial scale of the L2 normalisation before the heads;
+        0 or less for none.
+      separable: depthwise and 1x1 in place of full convolutions (SSDLite).
+      scope: prefix of the layers' names.
+
+    Returns:
+      Logits `[B, h, w, a, C]` and localisations `[B, h, w, a, 4]`.
     """
     net = inputs
     if normalization > 0:
@@ -122,29 +136,41 @@ def ssd_multibox_layer(
 
 
 def ssd_net(inputs: Any, params: SSDParams) -> dict[str, Any]:
-    """The whole network, slim-style.
+    """Builds the whole network.
 
     Args:
-      inputs: Keras tensor `[B, H, W, 3]`, whitened as the trunk wants it.
-      params: what to build.
+      inputs: Keras tensor `[B, H, W, 3]`, whitened for the trunk.
+      params: description of the network.
 
     Returns:
       `logits` and `localisations`: lists over `params.feat_layers`;
       `end_points`: dict of all named feature maps.
+
+    Raises:
+      ValueError: the trunk is unknown or lacks a feature layer.
     """
     with ssd_arg_scope(params):
+        # The base network: VGG's conv4_3 and conv7, or strides 8, 16, 32.
         net, end_points = trunk(inputs, params)
-        sources = _sources(end_points, params.trunk_layers)
+        missing = [x for x in params.trunk_layers if x not in end_points]
+        if missing:
+            raise ValueError(
+                f"the trunk has no end point {missing[0]!r}, only "
+                f"{', '.join(end_points)}"
+            )
+        sources = [end_points[name] for name in params.trunk_layers]
         if params.fpn_channels:
             sources = feature_pyramid(
                 sources, params.fpn_channels, params.separable
             )
             net = sources[-1]
+        # Extra layers, each smaller than the one before.
         extras = zip(params.extra_layers, params.extra_blocks, strict=True)
         for name, block in extras:
             net = extra_layer(net, block, params.separable, scope=name)
             end_points[name] = net
             sources.append(net)
+        # One pair of heads per feature layer.
         heads = [
             ssd_multibox_layer(
                 source,
@@ -170,26 +196,18 @@ def ssd_net(inputs: Any, params: SSDParams) -> dict[str, Any]:
     }
 
 
-def _sources(end_points: dict[str, Any], names: Sequence[str]) -> list[Any]:
-    missing = [name for name in names if name not in end_points]
-    if missing:
-        raise ValueError(
-            f"the trunk has no end point {missing[0]!r}, only "
-            f"{', '.join(end_points)}"
-        )
-    return [end_points[name] for name in names]
-
-
 def feature_pyramid(
     sources: Sequence[Any], channels: int, separable: bool, scope: str = "fpn"
 ) -> list[Any]:
-    """Adds to every feature map what the coarser ones have seen (figure 3).
+    """Adds the upsampled coarser map to every feature map.
+
+    Feature Pyramid Networks (Lin et al., 2017), figure 3.
 
     Args:
       sources: Keras tensors `[B, h, w, c]`, fine to coarse.
-      channels: of every level.
-      separable: depthwise 3x3 and 1x1 instead of a full 3x3 (TFOD's fpnlite).
-      scope: of the layers.
+      channels: channels of every level.
+      separable: depthwise 3x3 and 1x1 in place of a full 3x3 (TFOD's fpnlite).
+      scope: prefix of the layers' names.
 
     Returns:
       As many tensors, `[B, h, w, channels]`.
@@ -205,7 +223,7 @@ def feature_pyramid(
             scope=f"{name}.lateral",
         )
         if levels:
-            # By size, not by factor: a map of odd size is no exact half.
+            # To a size, not by a factor: 10 cells become 19, not 20.
             upsampled = keras.layers.Resizing(
                 *net.shape[1:3],
                 interpolation="nearest",
@@ -220,7 +238,7 @@ def feature_pyramid(
 
 
 def _smoothed(net, channels, separable, name):
-    """A 3x3 convolution against the steps of the nearest neighbours."""
+    """Adds a 3x3 convolution, which smooths the nearest-neighbour steps."""
     if not separable:
         return conv2d(net, channels, 3, scope=f"{name}.smooth")
     net = separable_conv2d(net, None, 3, scope=f"{name}.smooth")

@@ -1,9 +1,9 @@
 """Slim-style layer functions on Keras layers, configured by `arg_scope`.
 
-The one module that knows tf_slim, and of it only `arg_scope`. A scope is a
-dotted path such as `conv1.conv1_1` and becomes the Keras layer's name (which
-may not contain a slash), so that every variable has the name that the port's
-checkpoints give it, see `variable_name`. Nothing here knows of SSD.
+Only this module imports tf_slim, and of it only `arg_scope`. A `scope` is a
+dotted path such as `conv1.conv1_1` and becomes the name of the Keras layer
+(which may not contain a slash); `variable_name` turns it into the name that
+the port's checkpoints use. Independent of SSD.
 """
 
 import contextlib
@@ -12,9 +12,12 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import keras
-import tensorflow as tf
 
-from ssd_tf.nets.keras_layers import DilatedConv2D, FusedBatchNormalization
+from ssd_tf.nets.keras_layers import (
+    DilatedConv2D,
+    FusedBatchNormalization,
+    L2Normalization,
+)
 
 with warnings.catch_warnings():
     # tf_slim is unmaintained and its import warns about old spellings.
@@ -23,50 +26,17 @@ with warnings.catch_warnings():
 
 __all__ = ["arg_scope"]
 
-# Of the moving averages, as TFOD's SSD on MobileNetV2 has it. With Keras's own
-# .99 and .999 a run of some hundred steps is evaluated on averages that still
-# remember their initial values.
+# Decay of the moving averages, TFOD's for SSD on MobileNetV2. After 300 steps
+# an average holds 0.97^300 = 0.01 % of its initial value; with Keras's 0.99 it
+# would be 5 %, with its applications' 0.999 74 %.
 BATCH_NORM_DECAY = 0.97
 
 _VARIABLE_NAMES = {"kernel": "weights", "bias": "biases"}
 
 
-@keras.saving.register_keras_serializable(package="ssd_tf")
-class L2Normalization(keras.layers.Layer):
-    """Scales every position to unit length over the channels, times `gamma`.
-
-    ParseNet (Liu et al., 2015), section 3.2; Caffe's Normalize layer with
-    `across_spatial: false`. Computes in float32 under any policy.
-    """
-
-    EPSILON = 1e-12  # of the squared length, the port's
-
-    def __init__(self, scale: float = 1.0, **kwargs):
-        """`scale`: where `gamma`, one number a channel, starts."""
-        super().__init__(**kwargs)
-        self.scale = scale
-
-    def build(self, input_shape):
-        self.gamma = self.add_weight(
-            name="gamma",
-            shape=(input_shape[-1],),
-            initializer=keras.initializers.Constant(self.scale),
-        )
-
-    def call(self, inputs):
-        x = tf.cast(inputs, tf.float32)
-        normalized = tf.math.l2_normalize(x, axis=-1, epsilon=self.EPSILON)
-        return tf.cast(
-            normalized * tf.cast(self.gamma, tf.float32), inputs.dtype
-        )
-
-    def get_config(self):
-        return {**super().get_config(), "scale": self.scale}
-
-
 @contextlib.contextmanager
 def dtype_policy(precision: str) -> Iterator[None]:
-    """Layers made inside compute in `precision`, a Keras policy's name."""
+    """Sets the Keras dtype policy of the layers that are made inside."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
@@ -89,18 +59,19 @@ def conv2d(
     dtype: str | None = None,
     scope: str = None,
 ):
-    """Convolution, then `normalizer_fn` if any (no bias then), then activation.
+    """Adds a convolution, its normalisation if any, and the activation.
 
     Args:
       inputs: Keras tensor `[B, h, w, c]`.
       num_outputs: channels of the result.
-      kernel_size: side, cells.
-      stride, padding, rate: as in `tf.nn.convolution`; rate is the dilation,
-        beyond 1 only with stride 1, SAME and an odd kernel.
-      activation_fn: a Keras activation's name, or None.
-      normalizer_fn: such as `batch_norm`; called with `scope`.
-      kernel_initializer: a Keras initializer's name; Xavier as in the port.
-      dtype: to compute in, instead of the policy's.
+      kernel_size: side of the kernel, cells.
+      stride, padding, rate: as in `tf.nn.convolution`; `rate` is the dilation,
+        above 1 only with stride 1, SAME and an odd kernel.
+      activation_fn: name of a Keras activation, or None.
+      normalizer_fn: a function such as `batch_norm`, called with `scope`; the
+        convolution then has no bias.
+      kernel_initializer: name of a Keras initializer; Xavier as in the port.
+      dtype: dtype of the computation, by default the policy's.
       scope: name of the layer.
     """
     plain = normalizer_fn is None
@@ -134,11 +105,12 @@ def separable_conv2d(
     dtype: str | None = None,
     scope: str = None,
 ):
-    """Depthwise convolution with its own norm and activation, then pointwise.
+    """Adds a depthwise convolution and, with `num_outputs`, a pointwise one.
 
-    As in slim, `num_outputs=None` leaves out the pointwise convolution, which
-    otherwise is plain: no norm, no activation (SSDLite's heads); it computes
-    in `dtype`, if one is given.
+    Normalisation and activation follow the depthwise convolution; the
+    pointwise one has neither, as in SSDLite's heads, and computes in `dtype`.
+    `num_outputs=None` leaves it out, as in slim. Other arguments are those of
+    `conv2d`.
     """
     net = keras.layers.DepthwiseConv2D(
         kernel_size,
@@ -175,7 +147,7 @@ def batch_norm(
     epsilon: float = 1e-3,
     scope: str = None,
 ):
-    """Batch normalisation; `decay` is that of the moving averages."""
+    """Adds batch normalisation; `decay` is that of the moving averages."""
     return FusedBatchNormalization(momentum=decay, epsilon=epsilon, name=scope)(
         inputs
     )
@@ -189,16 +161,17 @@ def max_pool2d(
     padding: str = "SAME",
     scope: str = None,
 ):
-    """Max pooling; SAME with stride 2 rounds up, as Caffe's does."""
+    """Adds max pooling; SAME with stride 2 rounds sizes up, as Caffe does."""
     return keras.layers.MaxPooling2D(
         kernel_size, strides=stride, padding=padding.lower(), name=scope
     )(inputs)
 
 
 def pad2d(inputs, pad: int | tuple[int, int], scope: str):
-    """Zero padding by `pad` cells on all four sides, as Caffe pads.
+    """Adds `pad` cells of zeros on all four sides, as Caffe pads.
 
-    Two numbers are for above and below, and for left and right.
+    Of two numbers the first is for top and bottom, the second for left and
+    right.
     """
     if pad in (0, (0, 0)):
         return inputs
@@ -206,19 +179,19 @@ def pad2d(inputs, pad: int | tuple[int, int], scope: str):
 
 
 def l2_normalization(inputs, scale: float, scope: str):
-    """See `L2Normalization`."""
+    """Adds an `L2Normalization` whose `gamma` starts at `scale`."""
     return L2Normalization(scale, name=scope)(inputs)
 
 
 def dropout(inputs, rate: float, scope: str):
-    """Drops the share `rate` (not keeps it) of the values in training."""
+    """Adds dropout of a share `rate` of the values in training."""
     return keras.layers.Dropout(rate, name=scope)(inputs) if rate else inputs
 
 
 def repeat(inputs, repetitions: int, layer: Callable, *args, scope: str):
-    """`slim.repeat`: `scope.scope_1`, `scope.scope_2`... one on the other.
+    """Stacks layers `scope.scope_1`, `scope.scope_2`..., as `slim.repeat`.
 
-    slim's own refuses Keras's symbolic tensors.
+    slim's own function does not accept Keras's symbolic tensors.
     """
     net = inputs
     for index in range(1, repetitions + 1):
@@ -227,9 +200,9 @@ def repeat(inputs, repetitions: int, layer: Callable, *args, scope: str):
 
 
 def synchronize_batch_norm(model: keras.Model) -> None:
-    """Takes the statistics of batch norm over all replicas from now on.
+    """Makes batch norm take its statistics over the batches of all replicas.
 
-    Otherwise the result would depend on the number of replicas.
+    Otherwise the result of a step would depend on the number of replicas.
     """
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -237,11 +210,11 @@ def synchronize_batch_norm(model: keras.Model) -> None:
 
 
 def variable_name(variable: keras.Variable) -> str:
-    """A variable's name in slim's style, as in the port's checkpoints.
+    """Returns a variable's name in slim's style, as in the port's checkpoints.
 
-    `conv1.conv1_1/kernel` is `conv1/conv1_1/weights`.
+    The name of `conv1.conv1_1/kernel` is `conv1/conv1_1/weights`.
     """
     layer, name = variable.path.rsplit("/", 1)
-    # One without a name has a number of the whole process.
+    # Keras numbers variables without a name through the whole process.
     name = re.sub(r"^variable_\d+$", "variable", name)
     return f"{layer.replace('.', '/')}/{_VARIABLE_NAMES.get(name, name)}"

@@ -1,4 +1,4 @@
-"""Names of networks."""
+"""Networks by name."""
 
 from collections.abc import Callable
 
@@ -8,10 +8,10 @@ from ssd_tf.nets.ssd import SSDNet
 
 
 def get_network(name: str) -> Callable[..., SSDNet]:
-    """A function `make(params=preset, precision="float32") -> SSDNet`.
+    """Returns a function `make(params=preset, precision="float32") -> SSDNet`.
 
     Raises:
-      UserError: there is no preset of that name.
+      UserError: there is no preset of this name.
     """
     if name not in PRESETS:
         raise UserError(

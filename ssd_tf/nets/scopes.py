@@ -1,8 +1,8 @@
 """Parts of a net by scope, as the port's flags name them.
 
-A scope is the beginning of variables' names in whole components: `block1` is
-not the beginning of `block10/conv1x1/weights`. The model's own scope may
-stand in front, as in `ssd_300_vgg/conv6`.
+A scope is a prefix of variable names on component boundaries: `block1` is not
+a prefix of `block10/conv1x1/weights`. It may begin with the model's own scope,
+as in `ssd_300_vgg/conv6`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,22 +11,22 @@ from ssd_tf.command import UserError
 from ssd_tf.nets.layers import variable_name
 from ssd_tf.nets.ssd import SSDNet
 
-# Scopes that a message lists at most.
+# Largest number of scopes that a message lists.
 _SHOWN = 12
 
 
 def without_model(
     scopes: Iterable[str], model_scopes: Iterable[str | None]
 ) -> tuple[str, ...]:
-    """The scopes without the model's in front.
+    """Removes the model's own scope from the beginning of scopes.
 
     Args:
-      scopes: such as `ssd_300_vgg/conv6`.
-      model_scopes: what may stand in front; None and "" are passed over.
+      scopes: scopes such as `ssd_300_vgg/conv6`.
+      model_scopes: possible scopes of the model; None and "" are skipped.
 
     Returns:
-      As many scopes, such as `conv6`; "", under which everything is, for the
-      model's scope itself.
+      As many scopes, such as `conv6`; for the model's scope itself "", under
+      which all variables are.
     """
     fronts = [f"{front.strip('/')}/" for front in model_scopes if front]
     result = []
@@ -39,23 +39,22 @@ def without_model(
 
 
 def under(name: str, scopes: Iterable[str]) -> bool:
-    """Whether a name is under one of the scopes of `without_model`."""
+    """Returns True if a name is under one of the scopes of `without_model`."""
     return any(
         not scope or f"{name}/".startswith(f"{scope}/") for scope in scopes
     )
 
 
 def check(flag: str, scopes: Sequence[str], names: Iterable[str]) -> None:
-    """Refuses a scope under which there is nothing.
+    """Checks that there is a variable under every scope.
 
     Args:
-      flag: where the scopes come from, for the message.
-      scopes: of `without_model`.
-      names: all that there are.
+      flag: name of the flag that gives the scopes, for the message.
+      scopes: scopes that `without_model` returned.
+      names: names of all variables.
 
     Raises:
-      UserError: naming the scope and some of the first components that there
-        are.
+      UserError: nothing is under a scope; the message lists scopes.
     """
     names = list(names)
     for scope in scopes:
@@ -70,16 +69,14 @@ def check(flag: str, scopes: Sequence[str], names: Iterable[str]) -> None:
 
 
 def freeze_others(net: SSDNet, trainable: Sequence[str]) -> None:
-    """Only the layers under some scopes are trained from now on.
+    """Freezes all layers but those under some scopes.
 
-    A layer is trained or frozen as a whole: a variable's name stands for all
-    of its layer.
-
-    Batch norm that is not trained runs on its moving statistics and leaves
-    them alone, which Keras sees to.
+    A layer is frozen as a whole: it stays trainable if one of its variables
+    is under a scope. Keras runs frozen batch norm on its moving statistics,
+    and does not update them.
 
     Args:
-      net: whose optimizer is not built yet.
+      net: net for which no optimizer has been built yet.
       trainable: scopes, with or without the model's; all layers if empty.
 
     Raises:

@@ -1,6 +1,6 @@
-"""`SSDNet`: a network, its anchors, and what goes with them.
+"""`SSDNet`: a network with its anchors, targets, losses and detections.
 
-Knows nothing of data or training.
+Independent of data and of the training loop.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ from ssd_tf.nets.layers import dtype_policy, variable_name
 
 
 class SSDNet:
-    """One SSD detector: its settings, its Keras model, and what goes with it.
+    """An SSD detector: `params`, the Keras `model` and `flat_anchors` [A, 4].
 
     The methods have the port's names and orders of arguments. Per-layer lists
-    have shapes `[B, h, w, a, ...]`; inside there is one anchor axis.
+    have shapes `[B, h, w, a, ...]`; see `ssd_tf.multibox.anchor_axis`.
     """
 
     def __init__(self, params: SSDParams, precision: str = "float32"):
@@ -42,7 +42,7 @@ class SSDNet:
             {key: outputs[key] for key in ("logits", "localisations")},
             name=params.model_name or "ssd",
         )
-        # What the network really gives, so that anchors cannot disagree.
+        # Taken from the built network, so that anchors fit its outputs.
         feat_shapes = tuple(
             tuple(layer.shape[1:3]) for layer in outputs["logits"]
         )
@@ -59,11 +59,13 @@ class SSDNet:
 
         Args:
           images: float32 `[B, H, W, 3]`, whitened.
-          is_training: batch norm and dropout as in training.
+          is_training: run batch norm and dropout as in training.
 
         Returns:
-          `(predictions, localisations, logits, end_points)`: class
-          probabilities, offsets and logits per layer, and the feature maps.
+          `(predictions, localisations, logits, end_points)`: lists over the
+          feature layers of class probabilities `[B, h, w, a, C]`, offsets
+          `[B, h, w, a, 4]` and logits `[B, h, w, a, C]`; the dict of feature
+          maps.
         """
         outputs = self._all_outputs(images, training=is_training)
         predictions = [tf.nn.softmax(layer) for layer in outputs["logits"]]
@@ -77,7 +79,7 @@ class SSDNet:
     def anchors(
         self, img_shape: tuple[int, int] | None = None
     ) -> list[anchor_boxes.LayerAnchors]:
-        """Anchors per layer: `(y [h, w, 1], x [h, w, 1], h [a], w [a])`."""
+        """Returns per layer `(y [h, w, 1], x [h, w, 1], h [a], w [a])`."""
         return anchor_boxes.ssd_anchors_all_layers(self.params, img_shape)
 
     def bboxes_encode(
@@ -88,14 +90,15 @@ class SSDNet:
         force_match: bool = True,
         ignored: tf.Tensor | None = None,
     ) -> tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]:
-        """Targets per layer, see `encoder.encode`.
+        """Encodes boxes as targets per layer, see `encoder.encode`.
 
         Args:
           labels: integer `[n]` or `[B, n]`, padded with 0.
-          bboxes: float32 `[n, 4]` or `[B, n, 4]`.
-          anchors: from `anchors()`.
-          force_match: gives every box an anchor; False is the port's way.
-          ignored: bool, shape of `labels`: neither object nor background.
+          bboxes: float32 `[n, 4]` or `[B, n, 4]`, corners.
+          anchors: anchors that `anchors()` returned.
+          force_match: give every box an anchor; the port does not.
+          ignored: bool, shape of `labels`: boxes that are neither object nor
+            background.
 
         Returns:
           `(gclasses, glocalisations, gscores)`: lists of `[h, w, a]`,
@@ -118,7 +121,7 @@ class SSDNet:
         localisations: Sequence[tf.Tensor],
         anchors: Sequence[anchor_boxes.LayerAnchors],
     ) -> list[tf.Tensor]:
-        """Boxes `[B, h, w, a, 4]` per layer from offsets of that shape."""
+        """Decodes offsets `[B, h, w, a, 4]` per layer to boxes, corners."""
         boxes = encoder.decode_boxes(
             flatten_layers(localisations, 1),
             anchor_boxes.flatten_anchors(anchors),
@@ -136,14 +139,14 @@ class SSDNet:
         top_k: int = 400,
         keep_top_k: int = 200,
     ) -> tuple[dict[int, tf.Tensor], dict[int, tf.Tensor]]:
-        """Detections by class, see `detection.detect_per_class`.
+        """Returns detections by class, see `detection.detect_per_class`.
 
         Args:
           predictions: probabilities per layer `[B, h, w, a, C]`.
           bboxes: decoded boxes per layer `[B, h, w, a, 4]`.
-          select_threshold: smallest score; None keeps all.
-          nms_threshold: IoU beyond which the lower score goes.
-          clipping_bbox: `[4]`, cuts the boxes that are left.
+          select_threshold: lowest score; None keeps all.
+          nms_threshold: IoU above which the lower score is removed.
+          clipping_bbox: window `[4]` that the detected boxes are clipped to.
           top_k: candidates per class before suppression.
           keep_top_k: detections per class.
 
@@ -169,10 +172,7 @@ class SSDNet:
     def detect(
         self, images: tf.Tensor, options: DetectionParams = DetectionParams()
     ) -> detection.DetectedBatch:
-        """Detections of whitened images `[B, H, W, 3]`.
-
-        The one path under evaluation, drawing and export.
-        """
+        """Detects objects in whitened images float32 `[B, H, W, 3]`."""
         outputs = self.model(images, training=False)
         return detection.detect(
             outputs["logits"],
@@ -191,24 +191,24 @@ class SSDNet:
         gscores: Sequence[tf.Tensor],
         **options,
     ) -> dict[str, tf.Tensor]:
-        """`losses.ssd_losses` with all its options."""
+        """Computes `losses.ssd_losses` with its options."""
         return losses.ssd_losses(
             logits, localisations, gclasses, glocalisations, gscores, **options
         )
 
     @property
     def model_scope(self) -> str:
-        """First part of the names in the port's checkpoints."""
+        """First component of variable names in the port's checkpoints."""
         return self.params.model_name.removesuffix("_voc")
 
     def variables_by_name(self) -> dict[str, keras.Variable]:
-        """Every variable under its slim name, such as `conv6/weights`."""
+        """Returns all variables by slim name, such as `conv6/weights`."""
         return {
             variable_name(variable): variable for variable in self.model.weights
         }
 
     def variables_by_port_name(self) -> dict[str, keras.Variable]:
-        """Every variable under the name of the port's checkpoints."""
+        """Returns all variables by their name in the port's checkpoints."""
         return {
             f"{self.model_scope}/{name}": variable
             for name, variable in self.variables_by_name().items()

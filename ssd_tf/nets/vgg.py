@@ -1,8 +1,8 @@
 """VGG-16 with fc6 and fc7 turned into convolutions: image -> end points.
 
-Simonyan and Zisserman, 2014, table 1 D; the changes for SSD (pool5 3x3 with
-stride 1, conv6 with dilation 6) are of the paper's section 3 and
-ssd_pascal.py's VGGNetBody. Knows nothing of classes or anchors.
+Simonyan and Zisserman, 2014, table 1 D. The changes for SSD (pool5 3x3 with
+stride 1, conv6 with dilation 6) are those of the SSD paper, section 3, and of
+VGGNetBody in ssd_pascal.py. Independent of classes and anchors.
 """
 
 from typing import Any
@@ -20,11 +20,11 @@ BLOCKS = (
 
 
 def vgg_16(inputs: Any, dropout_rate: float = 0.0) -> tuple[Any, dict]:
-    """The trunk up to conv7.
+    """Builds the trunk up to conv7.
 
     Args:
-      inputs: Keras tensor `[B, h, w, 3]`: RGB minus its mean, 0..255 scale.
-      dropout_rate: share dropped behind conv6 and conv7.
+      inputs: Keras tensor `[B, h, w, 3]`: RGB in 0..255 minus its mean.
+      dropout_rate: share of values dropped behind conv6 and conv7.
 
     Returns:
       The last tensor, and the end points `block1` ... `block7`; blocks 1 to 5

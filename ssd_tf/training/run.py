@@ -25,7 +25,7 @@ class Run:
     train_dir: pathlib.Path
     net: SSDNet
     optimizer: keras.Optimizer
-    average: averages.MovingAverage | None
+    average: averages.WeightAverage | None
     step: tf.Variable
     manager: tf.train.CheckpointManager
     strategy: tf.distribute.Strategy

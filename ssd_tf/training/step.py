@@ -15,7 +15,7 @@ from ssd_tf.command import UserError
 from ssd_tf.config import check_choice
 from ssd_tf.config.training import TrainParams
 from ssd_tf.multibox import encoder, losses
-from ssd_tf.nets.averages import MovingAverage
+from ssd_tf.nets.averages import WeightAverage
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.training import optimizers
 
@@ -77,7 +77,7 @@ def make_train_step(
     optimizer: keras.Optimizer,
     training: TrainParams,
     strategy: tf.distribute.Strategy,
-    average: MovingAverage | None = None,
+    average: WeightAverage | None = None,
 ) -> Callable[[Any], Terms]:
     """The compiled step.
 

@@ -222,7 +222,7 @@ def _prepare(
         optimizer.build(net.model.trainable_variables)
         average = None
         if training.ema_decay:
-            average = averages.MovingAverage(net.model, training.ema_decay)
+            average = averages.WeightAverage(net.model, training.ema_decay)
     step = tf.Variable(0, dtype=tf.int64, trainable=False)
     manager = checkpoint.manager(
         save_dir, net, optimizer, step, training.max_to_keep, average

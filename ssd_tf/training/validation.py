@@ -91,7 +91,7 @@ class Validator:
         Args:
           net: the run's, always the same one.
           step: of its weights.
-          average: an `averages.MovingAverage`, whose weights are evaluated
+          average: an `averages.WeightAverage`, whose weights are evaluated
             and kept instead; or None.
           log: of the run.
 

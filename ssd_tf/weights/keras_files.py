@@ -92,7 +92,7 @@ def _model(params: SSDParams, **options) -> keras.Model:
     make = applications.model_function(_keras_name(params))
     model = make(input_shape=(_SIDE, _SIDE, 3), **options)
     _check_adapted(model, params)
-    named = applications.lastingly_named(model, model.inputs[0])
+    named = applications.with_stable_names(model, model.inputs[0])
     if named is not model:
         named.set_weights(model.get_weights())
     return named

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_tf.nets.averages import MovingAverage
+from ssd_tf.nets.averages import WeightAverage
 
 
 def small_model():
@@ -38,7 +38,7 @@ def values(model):
 def test_three_updates_by_hand(decay, expected, compiled):
     model = small_model()
     fill(model, 0.0)
-    average = MovingAverage(model, decay)
+    average = WeightAverage(model, decay)
     update = tf.function(average.update) if compiled else average.update
     for target, result in zip([10.0, 20.0, 40.0], expected, strict=True):
         fill(model, target)
@@ -49,7 +49,7 @@ def test_three_updates_by_hand(decay, expected, compiled):
 
 
 def test_batch_norms_statistics_are_averaged_and_seeds_are_not():
-    average = MovingAverage(small_model(), 0.9)
+    average = WeightAverage(small_model(), 0.9)
     assert sorted(average.shadows) == [
         "dense/biases",
         "dense/weights",
@@ -62,7 +62,7 @@ def test_batch_norms_statistics_are_averaged_and_seeds_are_not():
 
 def test_swapped_in_and_back_bit_for_bit():
     model = small_model()
-    average = MovingAverage(model, 0.9)
+    average = WeightAverage(model, 0.9)
     start = values(model)
     fill(model, 1 / 3)
     own = values(model)
@@ -78,7 +78,7 @@ def test_swapped_in_and_back_bit_for_bit():
 
 def test_weights_come_back_after_an_error():
     model = small_model()
-    average = MovingAverage(model, 0.9)
+    average = WeightAverage(model, 0.9)
     fill(model, 7.0)
     with pytest.raises(KeyboardInterrupt), average.swapped_in():
         raise KeyboardInterrupt
@@ -88,7 +88,7 @@ def test_weights_come_back_after_an_error():
 
 def test_a_checkpoint_holds_averages_under_their_names(tmp_path):
     model = small_model()
-    average = MovingAverage(model, 0.9)
+    average = WeightAverage(model, 0.9)
     fill(model, 5.0)
     average.update()
     # 0.9 of the way from 0 to 5.
@@ -108,7 +108,7 @@ def test_a_checkpoint_holds_averages_under_their_names(tmp_path):
         ),
     }
     other = small_model()
-    restored = MovingAverage(other, 0.0)
+    restored = WeightAverage(other, 0.0)
     tf.train.Checkpoint(average=restored).restore(path).assert_consumed()
     restored.copy_to_model()
     assert int(restored.updates) == 1

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ssd_tf.command import UserError
 from ssd_tf.config.presets import PRESETS, SSD_128_MOBILENET_V2, SSD_300_VGG
-from ssd_tf.nets import layers, nets_factory
+from ssd_tf.nets import keras_layers, layers, nets_factory
 from ssd_tf.nets.ssd import SSDNet
 
 # Small, and with an L2 norm like the large ones.
@@ -178,14 +178,14 @@ def test_gamma_starts_at_20_and_nothing_else_is_normalised():
     scales = [
         layer
         for layer in net.model.layers
-        if isinstance(layer, layers.L2Normalization)
+        if isinstance(layer, keras_layers.L2Normalization)
     ]
     assert [layer.name for layer in scales] == ["block4_box.L2Normalization"]
     np.testing.assert_array_equal(scales[0].gamma, np.full(512, 20, "f"))
 
 
 def test_l2_normalization_by_hand():
-    layer = layers.L2Normalization(10)
+    layer = keras_layers.L2Normalization(10)
     out = layer(np.array([[[[3, -4], [0, 0]]]], np.float32))
     np.testing.assert_allclose(out, [[[[6, -8], [0, 0]]]], rtol=1e-6)
     layer.gamma.assign([1, 2])
@@ -194,7 +194,7 @@ def test_l2_normalization_by_hand():
 
 
 def test_l2_normalization_keeps_the_precision_of_its_input():
-    layer = layers.L2Normalization(20, dtype="mixed_bfloat16")
+    layer = keras_layers.L2Normalization(20, dtype="mixed_bfloat16")
     # Its square, 1e40, is no float32; 1e8 squared is, and sums in float32.
     out = layer(tf.constant([[1e8, 0], [1e-3, 0]], tf.bfloat16))
     assert out.dtype == tf.bfloat16

@@ -132,7 +132,7 @@ def make_step(
             synchronize_batch_norm(net.model)
         optimizer = optimizers.make_optimizer(training, 10)
         optimizer.build(net.model.trainable_variables)
-        average = averages.MovingAverage(net.model, training.ema_decay)
+        average = averages.WeightAverage(net.model, training.ema_decay)
     step = train_step.make_train_step(
         net, optimizer, training, strategy, average
     )
