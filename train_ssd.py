@@ -49,7 +49,7 @@ def train_on(options: TrainOptions, settings: Config) -> None:
     if name := options.validation_split_name:
         read_val, num_images = open_split(options, name, names)
         validation = Validation(read_val(None), num_images, name)
-    settings, start = starts.begin(
+    settings, start = starts.initial_weights(
         settings, options.run.train_dir, options.start
     )
     train.train(
@@ -99,10 +99,10 @@ def main(options: TrainOptions) -> None:
     params = dataclasses.replace(options.net.params, num_classes=len(names) + 1)
     command.load_tensorflow()
     from ssd_tf.datasets import records
-    from ssd_tf.weights import start as starts
+    from ssd_tf.nets import applications
 
     if options.net.trunk:
-        params = starts.with_trunk(params, options.net.trunk)
+        params = applications.with_trunk(params, options.net.trunk)
     settings = Config(params, names, options.training)
     with records.explained_errors(
         options.dataset_dir,

@@ -30,7 +30,7 @@ from ssd_tf.training import step as train_step
 from ssd_tf.training.feed import Feed
 from ssd_tf.training.run import Run
 from ssd_tf.training.validation import Validation, Validator
-from ssd_tf.weights import transfer
+from ssd_tf.weights import base, transfer
 
 
 def train(
@@ -124,7 +124,7 @@ def _prepare(
             settings, train_dir if latest else None, start, confirm_changes
         )
         if report and chief:
-            transfer.show(report)
+            transfer.show(report, start, net.params)
         if strategy.num_replicas_in_sync > 1:
             synchronize_batch_norm(net.model)
         optimizer = optimizers.make_optimizer(
@@ -162,7 +162,7 @@ def _begin(
     begun_dir: pathlib.Path | None,
     start: transfer.Start | None,
     confirm_changes: bool,
-) -> tuple[Config, SSDNet, transfer.Report | None]:
+) -> tuple[Config, SSDNet, base.Report | None]:
     """The settings with what the net adds, the net, and what it starts from.
 
     `begun_dir` is the train_dir of a run that goes on, and needs no start.

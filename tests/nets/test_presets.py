@@ -24,7 +24,7 @@ from ssd_tf.detect import saved_model
 from ssd_tf.export import __main__ as export
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.training import train
-from ssd_tf.weights import matching, transfer
+from ssd_tf.weights import base, transfer
 
 # Anchors and parameters with 21 classes. The port's nets, TFOD's SSD
 # MobileNetV2 and fpnlite, and torchvision's ssdlite320 have these anchors.
@@ -102,11 +102,11 @@ def test_trains_detects_and_exports(name, shapes_data, pictures, tmp_path):
         tmp_path / "train",
         records.reader(shapes_data, "train"),
         48,
-        start=transfer.Start("known values", before),
+        start=transfer.Start("known values", base.Imported(before, params)),
     )
     for key, variable in net.variables_by_name().items():
         # The smallest heads may not get a gradient from two small batches.
-        if key.endswith("/weights") and matching.in_trunk(key, params):
+        if key.endswith("/weights") and base.in_trunk(key, params):
             assert np.any(variable != before[key]), key
     found = saved_model.make_predict(net)(pictures)
     boxes, numbers = found["detection_boxes"], found["num_detections"]
