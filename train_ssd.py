@@ -54,18 +54,18 @@ def train_on(options: TrainOptions, settings: Config) -> None:
     )
     train.train(
         settings,
-        run.train_dir,
+        options.run.train_dir,
         read,
         num_samples,
         strategy,
         start,
         validation,
-        run.confirm_changes,
+        options.run.confirm_changes,
     )
     command.say(
-        f"trained: {run.train_dir}; next: python eval_ssd.py "
+        f"trained: {options.run.train_dir}; next: python eval_ssd.py "
         f"--dataset_dir={options.dataset_dir} --dataset_split_name=SPLIT "
-        f"--checkpoint_path={run.train_dir}"
+        f"--checkpoint_path={options.run.train_dir}"
     )
 
 

@@ -1,1 +1,1 @@
-"""Weights of other software, one source format per file, and starts from them."""
+"""Weights of other software: one source format per file."""

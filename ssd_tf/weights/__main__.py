@@ -119,11 +119,13 @@ def main(options: ImportOptions) -> None:
     output = pathlib.Path(options.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: is there already; choose a new --output")
+    # The net that the file shall fill.
     params = options.net.params
     if options.net.trunk:
         params = applications.with_trunk(params, options.net.trunk)
-    # Reads the file, then fills a net and writes it.
+    # Read the file, by our names and in our layouts.
     imported = formats.load(options.input, params, options.format, options.ema)
+    # Fill a net and write it, unless something required is missing.
     report = importing.import_weights(
         imported,
         class_names_of(imported, options.labels),

@@ -22,16 +22,16 @@ CAFFE_WHITENING = {
     "image_mean": SSD_300_VGG.image_mean,
     "image_scale": (1.0, 1.0, 1.0),
 }
-_HEAD_FIELDS = ("anchor_sizes", "anchor_ratios", "anchor_offset")
-_HEAD_FIELDS += ("trunk", "feat_layers", "prior_scaling")
+# Settings beside sizes and steps that give the outputs of heads their meaning.
+_OF_HEADS = ("feat_layers", "anchor_ratios", "anchor_offset", "prior_scaling")
 
 
+@dataclasses.dataclass
 class Tensors:
     """Arrays of a file by their names there; records which were taken."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray]):
-        self.arrays = dict(arrays)
-        self._taken: set[str] = set()
+    arrays: Mapping[str, np.ndarray]
+    _taken: set[str] = dataclasses.field(default_factory=set, init=False)
 
     def __contains__(self, name: str) -> bool:
         return name in self.arrays
@@ -186,12 +186,33 @@ def same_layers(one: SSDParams, other: SSDParams) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in fields)
 
 
-def same_anchors(preset: SSDParams, params: SSDParams) -> bool:
-    """Returns True if a preset's heads fit `params`, at its size of input."""
-    preset = resized(preset, params.img_shape)
-    return all(
-        getattr(preset, name) == getattr(params, name) for name in _HEAD_FIELDS
-    )
+def same_heads(preset: SSDParams, params: SSDParams) -> bool:
+    """Returns True if heads trained with a preset fit `params`."""
+    same_trunk = preset.trunk == params.trunk
+    return same_trunk and not differing_anchors(preset, params)
+
+
+def differing_anchors(before: SSDParams, params: SSDParams) -> str | None:
+    """Finds a setting that gives the outputs of heads another meaning.
+
+    Anchors that keep their share of a resized input are the same ones.
+
+    Args:
+      before: settings that the heads were trained with.
+      params: settings of the net that they are wanted for.
+
+    Returns:
+      Name of the first field that differs, or None.
+    """
+    for name in _OF_HEADS:
+        if getattr(before, name) != getattr(params, name):
+            return name
+    # Steps are empty until a net is built, and others with other inputs.
+    old, new = before.anchor_steps, params.anchor_steps
+    if before.img_shape == params.img_shape and old and new and old != new:
+        return "anchor_steps"
+    sizes = resized(before, params.img_shape).anchor_sizes
+    return None if np.allclose(sizes, params.anchor_sizes) else "anchor_sizes"
 
 
 def anchors_assumed(params: SSDParams) -> str:

@@ -82,8 +82,7 @@ def convert(tensors: Tensors, params: SSDParams) -> Imported:
     anchors = _take_anchors(tensors, sources)
     steps = _checked_steps(anchors, params) if anchors else params.anchor_steps
     outputs = len(tensors.arrays[f"{class_head}/0"])
-    variables |= _convolutions(tensors, _extra_layers(params))
-    variables |= _heads(tensors, params, sources)
+    variables |= _extras_and_heads(tensors, params, sources)
     params = dataclasses.replace(
         params,
         num_classes=base.num_classes(class_head, outputs, params),
@@ -102,15 +101,15 @@ def _vgg_16(tensors: Tensors) -> dict[str, np.ndarray]:
         for scope, number, _ in vgg.BLOCKS
         for index in range(1, number + 1)
     }
-    fc6 = tensors.arrays.get("fc6/0", np.zeros((0,) * 4))
-    # An InnerProduct has weights [out, in], in V1 [1, 1, out, in].
-    is_dense = fc6.ndim == 2 or fc6.shape[:2] == (1, 1)
-    if not is_dense:
-        layers |= {"conv6": "fc6", "conv7": "fc7"}
     variables = _convolutions(tensors, layers)
     first = variables["conv1/conv1_1/weights"]
     variables["conv1/conv1_1/weights"] = first[:, :, ::-1]
-    return variables | (_dense_layers(tensors) if is_dense else {})
+    fc6 = tensors.arrays.get("fc6/0")
+    # An InnerProduct has weights [out, in], in V1 [1, 1, out, in].
+    if fc6 is not None and (fc6.ndim == 2 or fc6.shape[:2] == (1, 1)):
+        return variables | _dense_layers(tensors)
+    reduced = {"conv6": "fc6", "conv7": "fc7"}
+    return variables | _convolutions(tensors, reduced)
 
 
 def _dense_layers(tensors: Tensors) -> dict[str, np.ndarray]:
@@ -132,7 +131,7 @@ def _dense_layers(tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 def _convolutions(
-    tensors: Tensors, layers: dict[str, str]
+    tensors: Tensors, layers: dict[str, str | None]
 ) -> dict[str, np.ndarray]:
     """Takes those layers that the file has; `layers` maps ours to Caffe's."""
     variables = {}
@@ -150,32 +149,25 @@ def _convolutions(
     return variables
 
 
-def _extra_layers(params: SSDParams) -> dict[str, str]:
-    """Returns Caffe's extra layers: block8's are conv6_1 and conv6_2."""
-    layers = {}
-    extras = zip(params.extra_layers, params.extra_blocks, strict=True)
-    for number, (block, extra) in enumerate(extras, 6):
-        layers[f"{block}/conv1x1"] = f"conv{number}_1"
-        size = f"conv{extra.kernel}x{extra.kernel}"
-        layers[f"{block}/{size}"] = f"conv{number}_2"
-    return layers
-
-
 def _sources(params: SSDParams) -> tuple[str, ...]:
     """Returns Caffe's names of the layers with heads: block8 is conv6_2."""
     extras = range(6, 6 + len(params.extra_blocks))
     return ("conv4_3_norm", "fc7", *(f"conv{n}_2" for n in extras))
 
 
-def _heads(
+def _extras_and_heads(
     tensors: Tensors, params: SSDParams, sources: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
+    """Takes an SSD's layers behind its trunk; block8's are conv6_1, conv6_2."""
     layers = {}
+    extras = zip(params.extra_layers, params.extra_blocks, strict=True)
+    for number, (block, extra) in enumerate(extras, 6):
+        size = f"{extra.kernel}x{extra.kernel}"
+        layers[f"{block}/conv1x1"] = f"conv{number}_1"
+        layers[f"{block}/conv{size}"] = f"conv{number}_2"
     for layer, source in zip(params.feat_layers, sources, strict=True):
-        for ours, theirs in (("conv_loc", "loc"), ("conv_cls", "conf")):
-            name = _head(tensors, source, theirs)
-            if name is not None:
-                layers[f"{layer}_box/{ours}"] = name
+        layers[f"{layer}_box/conv_loc"] = _head(tensors, source, "loc")
+        layers[f"{layer}_box/conv_cls"] = _head(tensors, source, "conf")
     variables = _convolutions(tensors, layers)
     if "conv4_3_norm/0" in tensors:
         gamma = tensors.take("conv4_3_norm/0").ravel()
@@ -209,10 +201,7 @@ def _take_anchors(
 ) -> list[_LayerAnchors]:
     """Takes the anchors of a file; none if it has no PriorBox layers.
 
-    Args:
-      tensors: arrays from `read`.
-      layers: names from `_sources`, for their order; the file may have fewer,
-        or more, as SSD512 has.
+    `layers` sets the order; the file may have fewer, or more, as SSD512 has.
     """
     ending = f"{_PRIOR_BOX}min_size"
     known = {n.removesuffix(ending) for n in tensors.arrays if ending in n}
@@ -257,13 +246,9 @@ def _checked_steps(
 ) -> tuple[tuple[float, float], ...]:
     """Checks that the file's anchors are those of a net.
 
-    Args:
-      anchors: anchors from `_take_anchors`, not empty.
-      params: the net, perhaps at another image size than the file's.
-
     Returns:
-      `SSDParams.anchor_steps`: the file's at the size of the preset that has
-      its anchors; empty at other sizes, where they follow from the net.
+      `SSDParams.anchor_steps`: the file's at the image size of the preset that
+      has its anchors; empty at other sizes, where they follow from the net.
 
     Raises:
       UserError: the anchors differ; names the preset that has them, if any.
@@ -274,7 +259,7 @@ def _checked_steps(
         if preset.trunk == params.trunk and _fits(anchors, preset)
     ]
     if not _fits(anchors, params) and not any(
-        base.same_anchors(preset, params) for preset in presets
+        base.same_heads(preset, params) for preset in presets
     ):
         names = " or ".join(preset.model_name for preset in presets)
         raise UserError(

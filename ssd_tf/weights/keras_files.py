@@ -69,7 +69,7 @@ def from_model(model: keras.Model, params: SSDParams) -> Imported:
         for layer in model.layers
         if layer.weights
     }
-    tensors = KerasTensors(model.name, arrays, layers, model_name=model.name)
+    tensors = KerasTensors(arrays, layers, model.name)
     return convert(tensors, params)
 
 
@@ -177,7 +177,7 @@ def _take(
         expected = [tuple(variable.shape) for variable in layer.weights]
         if shapes != expected:
             raise base.misfit(
-                f"{tensors.source}: the file",
+                "the file",
                 params,
                 _fitting_presets(tensors.model_name),
                 f" (layer {layer.name} has shapes {shapes}, not {expected})",
@@ -222,9 +222,8 @@ def _detector(tensors: KerasTensors, params: SSDParams) -> Imported:
     name = tensors.model_name
     if name in PRESETS and name != params.model_name:
         raise UserError(
-            f"{tensors.source}: weights of {name}, which has other anchors or "
-            f"another trunk than --model_name={params.model_name}; take "
-            f"--model_name={name}"
+            f"weights of {name}, which has other anchors or another trunk than "
+            f"--model_name={params.model_name}; take --model_name={name}"
         )
     model = SSDNet(params).model
     by_layer = _by_layer(tensors, model)

@@ -9,6 +9,7 @@ neither models nor code in a file are built.
 """
 
 import collections
+import dataclasses
 import io
 import json
 import os
@@ -16,7 +17,6 @@ import zipfile
 from collections.abc import Mapping
 
 import h5py
-import numpy as np
 
 from ssd_tf.command import UserError
 from ssd_tf.weights.base import Tensors
@@ -35,30 +35,16 @@ _DAMAGED = (
 )
 
 
+@dataclasses.dataclass
 class KerasTensors(Tensors):
     """Arrays of a file, by `LAYER/VARIABLE` where it names its layers."""
 
-    def __init__(
-        self,
-        source: str,
-        arrays: Mapping[str, np.ndarray],
-        layers: Mapping[str, list[str]],
-        groups: Mapping[str, str] | None = None,
-        model_name: str | None = None,
-    ):
-        """Keeps what is needed to find a model's variables.
-
-        Args:
-          source: name for messages, such as the file's path.
-          arrays: arrays by name.
-          layers: names of a layer's arrays in their order, by layer.
-          groups: layers by their group in a `.weights.h5`; a layer without a
-            name has its group's. None elsewhere.
-          model_name: name of the saved model, if the file has it.
-        """
-        super().__init__(arrays)
-        self.source, self.model_name = source, model_name
-        self.layers, self.groups = dict(layers), groups
+    # Names of a layer's arrays, in their order, by layer.
+    layers: Mapping[str, list[str]]
+    model_name: str | None  # None where the file does not have it
+    # Layers by their group in a `.weights.h5`, None elsewhere. A layer without
+    # a name has its group's.
+    groups: Mapping[str, str] | None = None
 
 
 def read(path: str | os.PathLike) -> KerasTensors:
@@ -78,9 +64,9 @@ def read(path: str | os.PathLike) -> KerasTensors:
             # A whole model has the weights beside its configuration.
             root = file.get("model_weights", file)
             if _strings(root, "layer_names"):
-                return _read_by_name(str(path), file, root)
+                return _read_by_name(file, root)
             if "layers" in file:
-                return _read_by_place(str(path), file)
+                return _read_by_place(file)
             raise ValueError("it has neither layer_names nor layers")
     except _DAMAGED as error:
         raise UserError(
@@ -89,9 +75,7 @@ def read(path: str | os.PathLike) -> KerasTensors:
         ) from error
 
 
-def _read_by_name(
-    source: str, file: h5py.File, root: h5py.Group
-) -> KerasTensors:
+def _read_by_name(file: h5py.File, root: h5py.Group) -> KerasTensors:
     """Reads the older layout: one group per layer."""
     arrays, layers = {}, collections.defaultdict(list)
     for layer in _strings(root, "layer_names"):
@@ -104,7 +88,7 @@ def _read_by_name(
     # An older Sequential has a list of layers here, and no name.
     config = settings.get("config")
     name = config.get("name") if isinstance(config, dict) else None
-    return KerasTensors(source, arrays, layers, model_name=name)
+    return KerasTensors(arrays, layers, name)
 
 
 def _strings(group: h5py.Group, name: str) -> list[str]:
@@ -116,7 +100,7 @@ def _strings(group: h5py.Group, name: str) -> list[str]:
     return [v.decode() if isinstance(v, bytes) else str(v) for v in values]
 
 
-def _read_by_place(source: str, file: h5py.File) -> KerasTensors:
+def _read_by_place(file: h5py.File) -> KerasTensors:
     """Reads Keras 3's layout: a place per layer, and perhaps its name."""
     nodes: dict[str, h5py.Group | h5py.Dataset] = {}
     file.visititems(nodes.__setitem__)  # does not follow links to other files
@@ -134,4 +118,4 @@ def _read_by_place(source: str, file: h5py.File) -> KerasTensors:
         arrays[name] = nodes[path][()]
         layers[groups[group]].append(name)
     name = file["vars"].attrs.get("name") if "vars" in file else None
-    return KerasTensors(source, arrays, layers, groups, name)
+    return KerasTensors(arrays, layers, name, groups)

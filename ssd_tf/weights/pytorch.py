@@ -156,14 +156,14 @@ def _classifier(
 
 
 def _reduced_vgg(tensors: Tensors, params: SSDParams) -> Imported:
-    what, names = "ssd.pytorch's vgg16_reducedfc", pytorch_names.reduced_vgg("")
+    what, names = "ssd.pytorch's vgg16_reducedfc", pytorch_names.vgg_16("")
     # data/config.py and data/voc0712.py subtract Caffe's mean from BGR, which
     # is then turned into RGB.
     return _classifier(tensors, params, "vgg_16", what, names, CAFFE_WHITENING)
 
 
 def _vgg_16(tensors: Tensors, params: SSDParams) -> Imported:
-    names = pytorch_names.vgg_features("features.")
+    names = pytorch_names.vgg_16("features.")
     what = "torchvision's vgg16"
     imported = _classifier(tensors, params, "vgg_16", what, names)
     dense = [tensors.arrays.get(name) for name in pytorch_names.VGG_DENSE]
@@ -178,19 +178,16 @@ def _vgg_16(tensors: Tensors, params: SSDParams) -> Imported:
     return dataclasses.replace(imported, variables=variables)
 
 
-def dense_kernel(weights: np.ndarray, side: int = 7) -> np.ndarray:
-    """Returns a Linear layer on a flattened map as a kernel over the map.
+def dense_kernel(weights: np.ndarray) -> np.ndarray:
+    """Returns fc6 as a kernel over its map of 7x7 cells.
 
     Args:
-      weights: `[outputs, channels * side * side]`, the map flattened channels
-        first.
-      side: side of the map, cells.
+      weights: `[outputs, channels * 7 * 7]`, the map flattened channels first.
 
     Returns:
-      A view `[side, side, channels, outputs]`.
+      A view `[7, 7, channels, outputs]`.
     """
-    shape = (len(weights), -1, side, side)
-    return weights.reshape(shape).transpose(2, 3, 1, 0)
+    return weights.reshape(len(weights), -1, 7, 7).transpose(2, 3, 1, 0)
 
 
 def _resnet(tensors: Tensors, params: SSDParams) -> Imported:
@@ -277,7 +274,7 @@ def _check_anchors(
     params: SSDParams, presets: tuple[SSDParams, ...], what: str
 ) -> None:
     """Raises UserError unless a preset with the weights' anchors fits."""
-    if any(base.same_anchors(preset, params) for preset in presets):
+    if any(base.same_heads(preset, params) for preset in presets):
         return
     names = " or ".join(preset.model_name for preset in presets)
     raise UserError(

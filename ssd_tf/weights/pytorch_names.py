@@ -5,6 +5,7 @@ Sources: torchvision 0.28, `models/detection/ssd.py`, `models/vgg.py`,
 `ssd.py`. Independent of arrays.
 """
 
+import re
 from collections.abc import Callable, Sequence
 
 from ssd_tf.nets import vgg
@@ -32,6 +33,8 @@ VGG_DENSE = tuple(
     for layer in (0, 3)
     for part in ("weight", "bias")
 )
+# Our names of batch norm layers: slim's, and keras.applications' MobileNetV2's.
+_IS_NORM = re.compile(r"BatchNorm$|_BN$|_bn$|^bn_")
 _CONVOLUTION = {"weights": "weight", "biases": "bias"}
 _BATCH_NORM = {
     "gamma": "weight",
@@ -67,22 +70,16 @@ _COCO_NAMES = {
 COCO_90 = tuple(_COCO_NAMES.get(k, f"unused_{k}") for k in range(1, 91))
 
 
-def _convolutions(layers: dict[str, str]) -> dict[str, str]:
-    """Returns the names of variables by the names of layers."""
-    return {
-        f"{ours}/{our_part}": f"{theirs}.{their_part}"
-        for ours, theirs in layers.items()
-        for our_part, their_part in _CONVOLUTION.items()
-    }
+def _variables(layers: dict[str, str]) -> dict[str, str]:
+    """Returns the names of variables by the names of layers.
 
-
-def _normalized(
-    ours: str, theirs: str, norm: str, their_norm: str
-) -> dict[str, str]:
-    """Returns the names of a convolution without bias and its batch norm."""
-    names = {f"{ours}/weights": f"{theirs}.weight"}
-    for our_part, their_part in _BATCH_NORM.items():
-        names[f"{norm}/{our_part}"] = f"{their_norm}.{their_part}"
+    A file need not have all: a convolution before batch norm has no bias.
+    """
+    names = {}
+    for ours, theirs in layers.items():
+        parts = _BATCH_NORM if _IS_NORM.search(ours) else _CONVOLUTION
+        for our_part, their_part in parts.items():
+            names[f"{ours}/{our_part}"] = f"{theirs}.{their_part}"
     return names
 
 
@@ -97,26 +94,17 @@ def _vgg_indices() -> dict[str, int]:
     return indices
 
 
-def vgg_features(prefix: str) -> dict[str, str]:
-    """Returns the names of VGG-16's thirteen 3x3 convolutions.
+def vgg_16(prefix: str) -> dict[str, str]:
+    """Returns the names of VGG-16's convolutions, up to SSD's conv7.
 
-    Args:
-      prefix: text before the index in the list of all layers.
-    """
-    return _convolutions(
-        {ours: f"{prefix}{index}" for ours, index in _vgg_indices().items()}
-    )
-
-
-def reduced_vgg(prefix: str) -> dict[str, str]:
-    """Returns the names of ssd.pytorch's VGG-16 up to conv7.
+    torchvision's VGG-16 has fc6 and fc7 instead of the last two.
 
     Args:
       prefix: text before the index in the list of all layers; empty in
         `vgg16_reducedfc.pth`.
     """
-    dense = {"conv6": f"{prefix}31", "conv7": f"{prefix}33"}
-    return vgg_features(prefix) | _convolutions(dense)
+    indices = _vgg_indices() | {"conv6": 31, "conv7": 33}
+    return _variables({ours: f"{prefix}{i}" for ours, i in indices.items()})
 
 
 def ssd_pytorch(layers: Sequence[str]) -> dict[str, str]:
@@ -125,7 +113,7 @@ def ssd_pytorch(layers: Sequence[str]) -> dict[str, str]:
     Args:
       layers: feature layers; from the third on each is a pair in `extras`.
     """
-    return reduced_vgg("vgg.") | _heads_and_extras(
+    return vgg_16("vgg.") | _heads_and_extras(
         layers,
         ("loc", "conf", "L2Norm.weight"),
         lambda index: (f"extras.{2 * index}", f"extras.{2 * index + 1}"),
@@ -147,7 +135,7 @@ def torchvision_ssd(layers: Sequence[str]) -> dict[str, str]:
     }
     trunk |= {"conv6": "backbone.extra.0.7.1", "conv7": "backbone.extra.0.7.3"}
     head = "head.{}_head.module_list"
-    return _convolutions(trunk) | _heads_and_extras(
+    return _variables(trunk) | _heads_and_extras(
         layers,
         (
             head.format("regression"),
@@ -182,7 +170,7 @@ def _heads_and_extras(
     for index, layer in enumerate(layers[2:]):
         names[f"{layer}/conv1x1"], names[f"{layer}/conv3x3"] = extra(index)
     gamma = {f"{layers[0]}_box/L2Normalization/gamma": scale}
-    return _convolutions(names) | gamma
+    return _variables(names) | gamma
 
 
 def resnet(units: Sequence[int]) -> dict[str, str]:
@@ -191,22 +179,18 @@ def resnet(units: Sequence[int]) -> dict[str, str]:
     Args:
       units: number of units of each of the four blocks.
     """
-    layers = [("conv1", "conv1", "bn1")]
+    layers = {"conv1": "conv1", "conv1/BatchNorm": "bn1"}
     for block, count in enumerate(units, 1):
         for unit in range(count):
             ours = f"block{block}/unit_{unit + 1}/bottleneck_v1"
             theirs = f"layer{block}.{unit}"
-            layers += [
-                (f"{ours}/conv{k}", f"{theirs}.conv{k}", f"{theirs}.bn{k}")
-                for k in (1, 2, 3)
-            ]
-        ours = f"block{block}/unit_1/bottleneck_v1/shortcut"
-        theirs = f"layer{block}.0.downsample"
-        layers.append((ours, f"{theirs}.0", f"{theirs}.1"))
-    names = {}
-    for ours, theirs, their_norm in layers:
-        names |= _normalized(ours, theirs, f"{ours}/BatchNorm", their_norm)
-    return names
+            for k in (1, 2, 3):
+                layers[f"{ours}/conv{k}"] = f"{theirs}.conv{k}"
+                layers[f"{ours}/conv{k}/BatchNorm"] = f"{theirs}.bn{k}"
+            # Only the first unit of a block has one.
+            layers[f"{ours}/shortcut"] = f"{theirs}.downsample.0"
+            layers[f"{ours}/shortcut/BatchNorm"] = f"{theirs}.downsample.1"
+    return _variables(layers)
 
 
 def mobilenet_v2() -> dict[str, str]:
@@ -214,22 +198,18 @@ def mobilenet_v2() -> dict[str, str]:
 
     Ours are those of keras.applications.
     """
-    layers = [("Conv1", "features.0.0", "bn_Conv1", "features.0.1")]
-    layers += [("Conv_1", "features.18.0", "Conv_1_bn", "features.18.1")]
-    # Part, and the indices of its convolution and batch norm.
-    parts = [("expand", "0.0", "0.1")]
-    parts += [("depthwise", "1.0", "1.1"), ("project", "2", "3")]
+    layers = {"Conv1": "features.0.0", "bn_Conv1": "features.0.1"}
+    layers |= {"Conv_1": "features.18.0", "Conv_1_bn": "features.18.1"}
     # The first block does not expand.
-    first = [("depthwise", "0.0", "0.1"), ("project", "1", "2")]
-    for block in range(17):
-        ours = f"block_{block}" if block else "expanded_conv"
-        theirs = f"features.{block + 1}.conv"
-        layers += [
-            (f"{ours}_{part}", f"{theirs}.{convolution}")
-            + (f"{ours}_{part}_BN", f"{theirs}.{norm}")
-            for part, convolution, norm in (parts if block else first)
-        ]
-    names = {}
-    for layer in layers:
-        names |= _normalized(*layer)
-    return names
+    block = {"depthwise": "0.0", "depthwise_BN": "0.1"}
+    block |= {"project": "1", "project_BN": "2"}
+    for part, place in block.items():
+        layers[f"expanded_conv_{part}"] = f"features.1.conv.{place}"
+    block = {"expand": "0.0", "expand_BN": "0.1"}
+    block |= {"depthwise": "1.0", "depthwise_BN": "1.1"}
+    block |= {"project": "2", "project_BN": "3"}
+    for number in range(1, 17):
+        for part, place in block.items():
+            theirs = f"features.{number + 1}.conv.{place}"
+            layers[f"block_{number}_{part}"] = theirs
+    return _variables(layers)

@@ -16,10 +16,8 @@ from ssd_tf.weights.vgg_dense import reduce_fc
 
 __all__ = ["SCOPES", "convert", "read"]
 
-# Mean and scale of preprocessing/vgg_preprocessing.py, for VGG and ResNet v1.
-_VGG_WHITENING = ((123.68, 116.78, 103.94), (1.0, 1.0, 1.0))
-# Of preprocessing/inception_preprocessing.py: -1..1.
-_INCEPTION_WHITENING = ((127.5,) * 3, (1 / 127.5,) * 3)
+# Mean of preprocessing/vgg_preprocessing.py, for VGG and ResNet v1.
+_VGG_MEAN = (123.68, 116.78, 103.94)
 _DENSE = ("fc6/weights", "fc6/biases", "fc7/weights", "fc7/biases")
 
 
@@ -29,7 +27,8 @@ class _Network(NamedTuple):
     scope: str
     # TF-Slim's name behind the scope -> ours; None for the classifier's end.
     rename: Callable[[str], str | None]
-    whitening: tuple[tuple[float, ...], tuple[float, ...]] = _VGG_WHITENING
+    mean: tuple[float, ...]  # of RGB images
+    scale: tuple[float, ...] = (1.0, 1.0, 1.0)
 
 
 def convert(tensors: Tensors, params: SSDParams, ema: bool = False) -> Imported:
@@ -62,22 +61,18 @@ def convert(tensors: Tensors, params: SSDParams, ema: bool = False) -> Imported:
             tensors, scope, ema, lambda name: name if name in _DENSE else None
         )
         variables |= reduce_fc(*(dense[name] for name in _DENSE))
-    mean, scale = network.whitening
     return base.classifier(
         variables,
         params,
-        image_mean=mean,
-        image_scale=scale,
+        image_mean=network.mean,
+        image_scale=network.scale,
         trunk_variant="slim",
     )
 
 
-def _in_vgg(name: str) -> str | None:
-    return name if name.startswith("conv") else None
-
-
-def _in_resnet(name: str) -> str | None:
-    return name if name.startswith(("conv1/", "block")) else None
+def _in_trunk(name: str) -> str | None:
+    """Returns the name itself, of VGG's and ResNet's convolutions."""
+    return name if name.startswith(("conv", "block")) else None
 
 
 def _in_mobilenet_v2(name: str) -> str | None:
@@ -104,11 +99,14 @@ def _in_mobilenet_v2(name: str) -> str | None:
 # size, such as 75 cells of a 300 pixel input, Keras's strides start one cell
 # later than TF-Slim's.
 _NETWORKS = {
-    "vgg_16": _Network("vgg_16", _in_vgg),
+    **{
+        name: _Network(name, _in_trunk, _VGG_MEAN)
+        for name in ("vgg_16", *resnet.UNITS)
+    },
+    # To -1..1, as preprocessing/inception_preprocessing.py.
     "MobileNetV2": _Network(
-        "MobilenetV2", _in_mobilenet_v2, _INCEPTION_WHITENING
+        "MobilenetV2", _in_mobilenet_v2, (127.5,) * 3, (1 / 127.5,) * 3
     ),
-    **{name: _Network(name, _in_resnet) for name in resnet.UNITS},
 }
 # First parts of the names of those networks' variables.
 SCOPES = tuple(network.scope for network in _NETWORKS.values())

@@ -48,12 +48,15 @@ def initial_weights(
     """
     path, backbone = options.checkpoint_path, options.backbone_weights
     _check_options(options)
+    # A run that goes on has its weights, and keeps what travelled with them.
     if tf.train.latest_checkpoint(str(train_dir)):
         before = checkpoint.load_run_config(train_dir).params
         _check_trunk(train_dir, before, settings.params, "another --train_dir")
         if path or backbone:
             say(f"{train_dir} has a checkpoint; {path or backbone} is not read")
         return _with(settings, before, _OF_DETECTOR), None
+    # A new run starts from a checkpoint, from a file of other software, or
+    # from initial values.
     if path:
         return from_checkpoint(path, settings, options)
     if backbone:
@@ -150,14 +153,10 @@ def _scope(names: list[str], settings: Config, options: StartParams) -> str:
 
 def _read_scope(path: pathlib.Path, scope: str, params: SSDParams) -> Imported:
     """Reads the weights under a scope, of whose meaning the file is silent."""
-    arrays = tf_checkpoint.read(path).arrays
-    variables = {
-        name.removeprefix(f"{scope}/"): array
-        for name, array in arrays.items()
-        if name.startswith(f"{scope}/")
-    }
+    tensors = tf_checkpoint.read(path)
+    variables = tf_checkpoint.take_weights(tensors, f"{scope}/", ema=False)
     if not variables:
-        known = dict.fromkeys(name.split("/", 1)[0] for name in arrays)
+        known = dict.fromkeys(name.split("/", 1)[0] for name in tensors.arrays)
         raise UserError(
             f"{path}: no variable is under {scope!r}, only under "
             f"{', '.join(known)}; name one by --checkpoint_model_scope"
@@ -191,9 +190,11 @@ def from_imported(
     """
     for sentence in imported.assumed:
         say(f"assumed: {sentence}")
+    # Rows of class predictors move where the lists of classes differ.
     before, rows = imported.class_names, None
     if before and before != settings.class_names:
         rows = ClassRows(before, settings.class_names)
+    # Excluded scopes may be written with the model's name in front.
     prefixes = (*_model_scopes(settings), options.checkpoint_model_scope)
     start = Start(
         path,
@@ -205,6 +206,7 @@ def from_imported(
         untrained,
         options.ignore_missing_vars,
     )
+    # Whitening and the like travel with the weights.
     has_heads = start.has_heads(settings.params)
     fields = _OF_DETECTOR if has_heads else _OF_TRUNK
     return _with(settings, imported.params, fields), start

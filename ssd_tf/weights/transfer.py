@@ -19,14 +19,6 @@ from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.weights import base
 from ssd_tf.weights.base import Imported, Report
 
-# Settings beside the sizes of the anchors that give outputs their meaning.
-_OF_HEADS = (
-    "feat_layers",
-    "anchor_ratios",
-    "anchor_steps",
-    "anchor_offset",
-    "prior_scaling",
-)
 # Plain heads, and separable ones, whose depthwise part has no classes.
 _HAS_ROWS = re.compile(r"[^/]+_box/conv_cls/(pointwise/)?(weights|biases)")
 _MISSING = "missing there"
@@ -137,13 +129,16 @@ def apply(net: SSDNet, start: Start) -> Report:
         start.excluded,
         dict.fromkeys([*ours, *start.weights.variables]),
     )
+    # Heads are of use with the anchors only that they were trained with.
     if start.has_heads(net.params):
         _check_anchors(start.source, start.weights.params, net.params)
+    # Class predictors get the rows of their classes.
     for name in taken:
         if start.rows and has_rows(name) and name in ours:
             taken[name] = start.rows.carried_over(
                 taken[name], ours[name].numpy()
             )
+    # Everything else is taken as it is, and must fit.
     weights = dataclasses.replace(start.weights, variables=taken)
     report = base.assign(net, weights)
     _check_shapes(start.source, report.mismatched)
@@ -209,39 +204,20 @@ def _check_shapes(source: str, mismatched: tuple) -> None:
 
 
 def _check_anchors(source: str, before: SSDParams, params: SSDParams) -> None:
-    """Raises UserError unless heads were trained with the net's anchors.
-
-    Anchors that keep their share of a resized input are the same ones.
-    """
-    names = [name for name in _OF_HEADS if _differ(name, before, params)]
-    if not names and not np.allclose(*map(_relative_sizes, (before, params))):
-        names = ["anchor_sizes"]
-    if names:
+    """Raises UserError unless heads were trained with the net's anchors."""
+    name = base.differing_anchors(before, params)
+    if name:
         old, new = (
-            f"{getattr(each, names[0])} at {each.img_shape[0]}x"
+            f"{getattr(each, name)} at {each.img_shape[0]}x"
             f"{each.img_shape[1]} pixels"
             for each in (before, params)
         )
         raise UserError(
-            f"{source}: its heads were trained with {names[0]} {old}, not "
-            f"{new}; choose --model_name={before.model_name}, or leave them "
-            "out by --checkpoint_exclude_scopes="
+            f"{source}: its heads were trained with {name} {old}, not {new}; "
+            f"choose --model_name={before.model_name}, or leave them out by "
+            "--checkpoint_exclude_scopes="
             + ",".join(f"{layer}_box" for layer in params.feat_layers)
         )
-
-
-def _differ(name: str, before: SSDParams, params: SSDParams) -> bool:
-    old, new = getattr(before, name), getattr(params, name)
-    if name == "anchor_steps":
-        # Empty until a net is built, and others with other inputs.
-        same_input = before.img_shape == params.img_shape
-        return bool(old and new and same_input) and old != new
-    return old != new
-
-
-def _relative_sizes(params: SSDParams) -> np.ndarray:
-    """Returns sides as shares of the shorter side of the input."""
-    return np.array(params.anchor_sizes) / min(params.img_shape)
 
 
 def show(report: Report, start: Start, params: SSDParams) -> None:

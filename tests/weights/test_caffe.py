@@ -21,7 +21,7 @@ def write(path, arrays, v1=False):
 
 
 def read_priors(path, preset, **options):
-    """What a file with nothing but a preset's PriorBox layers holds."""
+    """The arrays of a file with nothing but a preset's PriorBox layers."""
     sources = caffe_model.SOURCES[preset]
     caffe_model.write(path, caffe_model.ssd(sources, {}, **options))
     return caffe.read(path).arrays

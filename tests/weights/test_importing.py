@@ -38,7 +38,7 @@ def arrays(net):
 
 @pytest.fixture(scope="module")
 def trunk_file(tmp_path_factory):
-    """What keras.applications would publish for the small net's trunk."""
+    """Weights for the small net's trunk, as keras.applications saves them."""
     keras.utils.set_random_seed(2)
     model = keras.applications.MobileNetV2(
         input_shape=(128, 128, 3), alpha=0.35, include_top=False, weights=None

@@ -30,7 +30,7 @@ from ssd_tf.config.presets import (
 )
 from ssd_tf.nets.layers import variable_name
 from ssd_tf.nets.ssd import SSDNet
-from ssd_tf.weights import base, keras_files
+from ssd_tf.weights import base, formats, keras_files
 
 # As a share of a feature map's largest value. One rounding of the pixels (1e-7)
 # makes up to 8e-6 of it behind the last of fifty layers.
@@ -292,15 +292,14 @@ def test_own_vgg_comes_back_but_not_with_other_anchors(tmp_path):
 @pytest.mark.parametrize("kind", ["named", "unnamed", "published"])
 def test_another_architecture_is_refused(tmp_path, kind):
     path = save(classifier("MobileNetV2", 300), tmp_path, kind)
-    tensors = keras_files.read(path)
     for name, trunk in (
         ("ssd_300_mobilenet_v2", "MobileNetV2 x 1 "),  # four times as wide
         ("ssd_300_vgg", "vgg_16 x 1 "),
     ):
         with pytest.raises(UserError) as caught:
-            keras_files.convert(tensors, PRESETS[name])
+            formats.load(path, PRESETS[name])
         message = str(caught.value)
-        assert f"{path}: " in message
+        assert message.startswith(f"{path}: ")
         assert f"does not fit --model_name={name}, whose trunk is" in message
         assert trunk in message
         if kind == "named":  # mobilenetv2_0.35_300
@@ -396,7 +395,7 @@ def test_names_for_inspection(tmp_path):
 
 
 def test_published_weights_come_as_from_a_file(monkeypatch):
-    """What a download would give, but for the download."""
+    """Replaces the download by a model in memory."""
     model = classifier("MobileNetV2", 300)
     make = keras.applications.MobileNetV2
 

@@ -130,7 +130,7 @@ def imported(path, model_name):
 
 
 def batch_norm(inputs, epsilon=EPSILON, **others):
-    """What tf_slim's computes when not training; that one wants tf_keras."""
+    """Computes tf_slim's inference, whose own layer wants tf_keras."""
     with v1.variable_scope("BatchNorm"):
         gamma, beta, mean, variance = (
             v1.get_variable(
