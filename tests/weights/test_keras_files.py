@@ -110,8 +110,9 @@ def relative(ours, theirs):
         ("resnet_v1_50", 224, "unnamed"),
         ("vgg_16", 224, "named"),
         ("EfficientNetV2B0", 224, "unnamed"),
+        # Slow: Keras builds more than a hundred layers three times over.
         pytest.param("DenseNet121", 224, "keras", marks=pytest.mark.slow),
-        # Whose layers Keras numbers on through the whole process.
+        # Its layers are numbered on through the whole process. Slow as above.
         pytest.param("Xception", 224, "named", marks=pytest.mark.slow),
         pytest.param("Xception", 224, "published", marks=pytest.mark.slow),
     ],

@@ -82,7 +82,10 @@ def test_an_unknown_trainable_scope_is_refused(trained, tmp_path):
 
 @pytest.mark.slow
 def test_replicas_start_alike(shapes_data, tmp_path):
-    """On two devices every copy has the weights that were read."""
+    """On two devices every copy has the weights that were read.
+
+    Slow: a fresh process builds two VGG nets.
+    """
     script = TRANSFER_ON_TWO_DEVICES
     path = tmp_path / "script.py"
     path.write_text(script)
@@ -144,6 +147,7 @@ def command(trained):
 def test_the_command_starts_from_a_run_of_other_classes(
     trained, command, tmp_path
 ):
+    # Slow: train_ssd.py runs in a fresh process and builds its graph.
     names = trained.settings.class_names
     other = dataclasses.replace(
         checkpoint.load_config(trained.train_dir),
