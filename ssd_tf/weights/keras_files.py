@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -208,11 +208,18 @@ def _is_detector(tensors: KerasTensors, params: SSDParams) -> bool:
     groups = tensors.groups or {}
     if not groups or any(group != layer for group, layer in groups.items()):
         return False
-    # Without names: the file's layers are those of the net. A Dropout's group
-    # holds the state of its random numbers.
-    inside = {group for group in groups if group.startswith("layers/")}
+    # Without names: all of the file's layers have to be those of the net.
     ours = _groups(SSDNet(params).model)
-    return {g for g in inside if "/seed_generator/" not in g} == ours.keys()
+    return _with_weights(groups) == _with_weights(ours)
+
+
+def _with_weights(groups: Iterable[str]) -> set[str]:
+    """Returns the layers' groups; a Dropout's holds random numbers' state."""
+    return {
+        group
+        for group in groups
+        if group.startswith("layers/") and "/seed_generator/" not in group
+    }
 
 
 def _detector(tensors: KerasTensors, params: SSDParams) -> Imported:
