@@ -1,4 +1,4 @@
-"""Evaluates a detector: VOC07, VOC12 and COCO metrics, and where it fails.
+"""Evaluates a detector: VOC07, VOC12 and COCO metrics, and its mistakes.
 
   python eval_ssd.py --dataset_dir=data/voc --dataset_split_name=test \\
       --checkpoint_path=runs/voc
@@ -13,105 +13,86 @@ COCO's format.
 tells whether B is better than A on the same images, or only luckier.
 """
 
-import math
+import csv
+import dataclasses
+import io
+import os
 import pathlib
 import sys
-
-from absl import flags
+from collections.abc import Sequence
 
 from ssd_tf import command
 from ssd_tf.command import UserError
-from ssd_tf.evaluation import flags as eval_flags
-
-FLAGS = flags.FlagValues()
-eval_flags.define(FLAGS)
+from ssd_tf.command.settings import require
+from ssd_tf.config.evaluation import EvalOptions
 
 
-def evaluate_detector(path: str) -> None:
-    """Evaluates one detector: table on screen, files on disk."""
-    from ssd_tf.datasets import records
-    from ssd_tf.detect import detectors
-    from ssd_tf.evaluation import evaluate, split
-    from ssd_tf.evaluation import run as eval_run
-    from ssd_tf.input_pipeline import batches as input_pipeline
-
-    where = FLAGS.dataset_dir, FLAGS.dataset_split_name
-    truth = split.open_split(
-        path, *where, FLAGS.labels, FLAGS.unreadable_shards, FLAGS.image_dir
-    )
-    options = eval_flags.read_detection(FLAGS, detectors.has_options(path))
-    predictor = detectors.load(
-        path, options, truth.category_ids, FLAGS.dataset_dir
-    )
-    data = truth.read(with_images=not detectors.is_detections(path))
-    batches = input_pipeline.make_for_eval(
-        data, None, FLAGS.batch_size, predictor.prepare
-    )
-    num_batches = math.ceil(truth.num_images / FLAGS.batch_size)
-    if FLAGS.max_num_batches:
-        batches = batches.take(FLAGS.max_num_batches)
-        num_batches = min(num_batches, FLAGS.max_num_batches)
-    with (
-        records.explained_errors(*where),
-        input_pipeline.explained_errors(
-            data.as_numpy_iterator,
-            len(truth.class_names) + 1,
-            f"split {where[1]!r} cannot be evaluated on",
-        ),
-    ):
-        images = evaluate.collect(
-            predictor.predict, batches, len(truth.class_names), num_batches
-        )
-    eval_run.finish(
-        images,
-        truth,
-        predictor,
-        eval_flags.read(FLAGS),
-        eval_flags.eval_dir(FLAGS, path, predictor.source["checkpoint"]),
-        command.command_line(),
-    )
+def joined_compare(argv: Sequence[str]) -> list[str]:
+    """Turns `--compare A B` into `--compare=A,B`, as absl wants it."""
+    argv = list(argv)
+    if "--compare" in argv:
+        at = argv.index("--compare")
+        # As absl reads a list: a path with a comma is in quotes.
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(argv[at + 1 : at + 3])
+        argv[at : at + 3] = [f"--compare={text.getvalue()}"]
+    return argv
 
 
-def compare() -> None:
+def compare(options: EvalOptions) -> None:
     """Compares two evaluations."""
     from ssd_tf.evaluation import comparison
 
-    if len(FLAGS.compare) != 2:
+    if len(options.compare) != 2:
         raise UserError(
-            f"--compare={','.join(FLAGS.compare)}: expected two metrics.json"
+            f"--compare={','.join(options.compare)}: expected two metrics.json"
         )
+    metrics = options.metrics
     differences = comparison.compare(
-        *FLAGS.compare, FLAGS.bootstrap, FLAGS.seed
+        *options.compare, metrics.bootstrap, metrics.seed
     )
     comparison.print_comparison(differences)
 
 
-def main() -> None:
-    """Reads the flags and evaluates."""
-    if FLAGS.compare is not None:
-        compare()
-        return
-    command.require(FLAGS, "dataset_dir", "checkpoint_path")
-    command.load_tensorflow()
-    if not FLAGS.wait_for_checkpoints:
-        evaluate_detector(FLAGS.checkpoint_path)
-        return
-    if not pathlib.Path(FLAGS.checkpoint_path).is_dir():
+def evaluate_all(options: EvalOptions) -> None:
+    """Evaluates every checkpoint of a train_dir, as it appears."""
+    from ssd_tf.evaluation import run as evaluation
+
+    train_dir = options.checkpoint_path
+    if not pathlib.Path(train_dir).is_dir():
         raise UserError(
-            f"--checkpoint_path={FLAGS.checkpoint_path}: no such folder; "
+            f"--checkpoint_path={train_dir}: no such folder; "
             "--wait_for_checkpoints wants a train_dir"
         )
     import tensorflow as tf
 
-    command.say(f"waiting for checkpoints in {FLAGS.checkpoint_path}")
-    for prefix in tf.train.checkpoints_iterator(FLAGS.checkpoint_path):
-        evaluate_detector(prefix)
+    command.say(f"waiting for checkpoints in {train_dir}")
+    for prefix in tf.train.checkpoints_iterator(train_dir):
+        evaluation.run(dataclasses.replace(options, checkpoint_path=prefix))
+
+
+def main(options: EvalOptions) -> None:
+    """Evaluates, or compares two evaluations."""
+    if options.compare is not None:
+        compare(options)
+        return
+    require(options, "dataset_dir", "checkpoint_path")
+    command.load_tensorflow()
+    from ssd_tf.evaluation import run as evaluation
+
+    metrics = dataclasses.replace(
+        options.metrics, num_workers=os.cpu_count() or 1
+    )
+    options = dataclasses.replace(options, metrics=metrics)
+    if options.wait_for_checkpoints:
+        evaluate_all(options)
+    else:
+        evaluation.run(options)
 
 
 def run() -> None:
-    """The command `ssd-eval`."""
-    argv = eval_flags.joined_compare(sys.argv)
-    command.run(main, FLAGS, __doc__, argv)
+    """Runs the command `ssd-eval`."""
+    command.run(main, EvalOptions, __doc__, joined_compare(sys.argv))
 
 
 if __name__ == "__main__":

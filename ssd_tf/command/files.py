@@ -10,7 +10,8 @@ import os
 import pathlib
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 def temporary_name(path: str | os.PathLike) -> pathlib.Path:
@@ -66,3 +67,33 @@ def write_json(path: str | os.PathLike, value: object) -> None:
     """Writes indented JSON; NaN and infinity are refused (not legal JSON)."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
+
+
+@contextlib.contextmanager
+def json_list(
+    path: str | os.PathLike, before: str = "[", after: str = "]\n"
+) -> Iterator[Callable[[Any], None]]:
+    """Yields a function that writes one element of a JSON list, one per line.
+
+    The file appears when it is complete, and not at all after an exception.
+
+    Args:
+      path: the file.
+      before: text up to the first element.
+      after: text behind the last element.
+    """
+    with (
+        replace_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        file.write(before)
+        separator = "\n"
+
+        def write(value: Any) -> None:
+            nonlocal separator
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+            file.write(separator + text)
+            separator = ",\n"
+
+        yield write
+        file.write("\n" + after)

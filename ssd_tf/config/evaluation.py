@@ -4,7 +4,10 @@ import dataclasses
 import functools
 
 from ssd_tf.command.settings import setting
+from ssd_tf.config import data
 
+_data = functools.partial(setting, section="data")
+_detector = functools.partial(setting, section="detector")
 _detection = functools.partial(setting, section="detection")
 _metrics = functools.partial(setting, section="metrics")
 _report = functools.partial(setting, section="report")
@@ -73,3 +76,52 @@ class EvalParams:
     save_detections: bool = _report(
         False, "Write detections.json in COCO's results format."
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalOptions:
+    """Everything that eval_ssd.py and `ssd_tf.evaluate` take."""
+
+    dataset_dir: str | None = data.dataset_dir(
+        "Folder that ssd_tf.datasets.convert has written, a VOC tree, or a "
+        "COCO annotation file or the folder of its data set."
+    )
+    dataset_split_name: str = data.dataset_split_name(
+        "test", "Split to evaluate on."
+    )
+    image_dir: str | None = _data(
+        None, "Images of a COCO annotation file [beside the file]."
+    )
+    unreadable_shards: str = data.unreadable_shards()
+    checkpoint_path: str | None = _detector(
+        None,
+        "Detector to evaluate: a train_dir, for its latest checkpoint, or a "
+        "checkpoint in it; an exported SavedModel; a .tflite or .onnx file; "
+        "or a .json file of detections in COCO's results format.",
+    )
+    labels: str | None = _detector(
+        None,
+        "Class names of a .tflite, .onnx or .json file: line k of a labels.txt "
+        "names class k [those inside the file, else labels.txt beside it].",
+    )
+    batch_size: int = _detector(8, "Images per batch.", low=1)
+    max_num_batches: int | None = _detector(
+        None, "Number of batches to evaluate [all].", low=1
+    )
+    wait_for_checkpoints: bool = _detector(
+        False, "Evaluate every new checkpoint of a train_dir, until Ctrl-C."
+    )
+    eval_dir: str | None = _report(
+        None,
+        "Folder for metrics.json and report/ [eval_SPLIT in a train_dir, "
+        "eval_SPLIT_NAME beside a checkpoint or file that is named]; with "
+        "--wait_for_checkpoints each checkpoint has its folder in it.",
+    )
+    compare: tuple[str, ...] | None = _report(
+        None,
+        "Two metrics.json of the same images: by how much the second is "
+        "better, and whether that is more than chance.",
+    )
+    detection: DetectionParams = DetectionParams()
+    metrics: EvalParams = EvalParams()
+    given: frozenset[str] = frozenset()  # names that were not left out

@@ -6,82 +6,131 @@
       --formats=json,csv,coco,voc --save_crops
 
 writes every picture and video with boxes, class names and scores into found/,
-and found/detections.json: per image its size and its detections (class
-number, name, score, box as ymin, xmin, ymax, xmax in [0, 1]), per frame of a
-video also its number and time. Ctrl-C ends a video or camera; what was
+and found/detections_by_image.json: per image its size and its detections
+(class number, name, score, box as ymin, xmin, ymax, xmax in [0, 1]), per frame
+of a video also its number and time. Ctrl-C ends a video or camera; what was
 detected until then is written.
 """
 
+import dataclasses
+import functools
 import pathlib
 
-from absl import flags
 from PIL import Image
 
 from ssd_tf import command
-from ssd_tf.command import UserError, settings
-from ssd_tf.command import flags as command_flags
+from ssd_tf.command import UserError
+from ssd_tf.command.settings import fields, require, setting
 from ssd_tf.command.signals import stop_requests
 from ssd_tf.config.evaluation import DetectionParams
-from ssd_tf.datasets import labels
-from ssd_tf.detect import flags as detect_flags
-from ssd_tf.detect import inputs, video
+from ssd_tf.detect import detectors, formats, image_files, inputs, video
+from ssd_tf.detect import run as detect_run
+from ssd_tf.detect.outputs import Outputs
+from ssd_tf.detect.reading import Reader
 
-FLAGS = flags.FlagValues()
-detect_flags.define(FLAGS)
-
-
-def _check_formats(known):
-    for name in FLAGS.formats:
-        if name not in known:
-            raise UserError(
-                f"--formats={name}: expected some of {', '.join(known)}, "
-                "separated by commas"
-            )
+_model = functools.partial(setting, section="model")
+_input = functools.partial(setting, section="input")
+_output = functools.partial(setting, section="output")
 
 
-def _folders():
-    """What is asked for and is a folder in the output folder."""
-    crops = [inputs.CROPS_DIR] if FLAGS.save_crops else []
-    voc = [inputs.VOC_DIR] if "voc" in FLAGS.formats else []
-    return crops + voc
+@dataclasses.dataclass(frozen=True)
+class OutputOptions:
+    """The outputs of a detector on pictures."""
+
+    output_dir: str | None = _output(None, "Folder for all results.")
+    formats: tuple[str, ...] = _output(
+        ("json",),
+        "Files of detections: json (one entry per image), csv (one row per "
+        "detection, in pixels), coco (results and list of images), voc (a "
+        "tree to correct by hand).",
+        choices=tuple(formats.FORMATS),
+        expected=f"some of {', '.join(formats.FORMATS)}, separated by commas",
+    )
+    save_pictures: bool = _output(True, "Draw pictures and videos.")
+    save_crops: bool = _output(
+        False, "Cut out each detection: crops/CLASS/IMAGE_1.jpg ..."
+    )
+    min_score: float = _output(
+        0.5,
+        "Lowest score in pictures, crops, csv and voc; json and coco have all "
+        "detections, from --select_threshold on.",
+        low=0,
+        high=1,
+    )
 
 
-def _load_model():
-    """The detector and its class names."""
-    from ssd_tf.detect import models, stated_names
+@dataclasses.dataclass(frozen=True)
+class DetectOptions:
+    """Everything that the command takes."""
 
+    model: str | None = _model(
+        None,
+        "A train_dir, a checkpoint in it, an exported model, a .tflite or "
+        ".onnx file, or a file of detections.",
+    )
+    labels: str | None = _model(
+        None,
+        "Class names of a file, one per line, class 1 first [those inside it, "
+        "else labels.txt beside it, else class numbers].",
+    )
+    batch_size: int = _model(
+        8, "Images per batch; three batches are in memory.", low=1
+    )
+    input: str | None = _input(
+        None,
+        "Images, videos, TFRecord files, folders of them, patterns "
+        '("a/**/*.jpg"), webcam or webcam:1, separated by commas.',
+    )
+    dataset_split_name: str | None = _input(
+        None, "Split of the TFRecords in folders of --input."
+    )
+    max_frames: int | None = _input(
+        None,
+        "Largest number of frames of each video or camera [all, until Ctrl-C].",
+        low=1,
+    )
+    max_image_megapixels: int = _input(
+        image_files.MAX_MEGAPIXELS,
+        "Larger images and videos are not read.",
+        low=1,
+    )
+    outputs: OutputOptions = OutputOptions()
+    detection: DetectionParams = DetectionParams()
+    given: frozenset[str] = frozenset()  # names that were not left out
+
+
+def _load(options: DetectOptions) -> detectors.Detector:
+    """Loads the detector, with its class names."""
     given = [
         field.flag
-        for field in settings.fields(DetectionParams)
-        if FLAGS[field.flag].present
+        for field in fields(DetectionParams)
+        if field.flag in options.given
     ]
-    if given and not models.has_options(FLAGS.model):
+    if given and not detectors.has_options(options.model):
         raise UserError(
             f"--{given[0]}: an exported model has its own; give it to "
             "ssd_tf.export, or name a train_dir"
         )
-    if FLAGS.labels and not models.is_file(FLAGS.model):
-        raise UserError(
-            f"--labels={FLAGS.labels}: only for .tflite and .onnx files; "
-            f"{FLAGS.model} has its own"
-        )
-    options = command_flags.read(DetectionParams, FLAGS)
-    model = models.load(FLAGS.model, options)
-    if FLAGS.labels:
-        return model, labels.read(FLAGS.labels)
-    if model.class_names is not None:
-        return model, model.class_names
-    beside = stated_names.beside(FLAGS.model)
-    return model, labels.read(beside) if beside else []
+    names = None
+    if options.labels:
+        if not detectors.is_file(options.model):
+            raise UserError(
+                f"--labels={options.labels}: only for .tflite and .onnx files; "
+                f"{options.model} has its own"
+            )
+        from ssd_tf.datasets import labels
+
+        names = labels.read(options.labels)
+    return detectors.load_detector(options.model, options.detection, names)
 
 
-def _report(summary, stopped_by):
-    """Says what was done.
+def _report(summary, options, stopped_by):
+    """Prints a summary.
 
     Raises:
-      UserError: it is not all that was asked for, or nothing.
+      UserError: not everything was done, or nothing.
     """
-    where = f"in {FLAGS.output_dir}"
+    where = f"in {options.outputs.output_dir}"
     for file, reason in summary.unreadable:
         command.say(f"not readable: {file}: {reason}")
     if stopped_by:
@@ -90,62 +139,63 @@ def _report(summary, stopped_by):
             f"whose results are {where}"
         )
     if not summary.pictures:
-        raise UserError(f"--input={FLAGS.input}: no readable image in it")
+        raise UserError(f"--input={options.input}: no readable image in it")
     command.say(
-        f"{summary.objects} objects with score >= {FLAGS.min_score} on "
-        f"{summary.pictures} images ({len(summary.unreadable)} not readable) "
-        f"{where}"
+        f"{summary.objects} objects with score >= {options.outputs.min_score} "
+        f"on {summary.pictures} images ({len(summary.unreadable)} not "
+        f"readable) {where}"
     )
 
 
-def main() -> None:
-    """Reads the flags and detects."""
-    command.require(FLAGS, "model", "input", "output_dir")
+def main(options: DetectOptions) -> None:
+    """Detects on all inputs and writes the requested outputs."""
+    require(options, "model", "input")
+    wanted = options.outputs
+    require(wanted, "output_dir")
+    # Find the inputs, and refuse an output folder that mixes with them.
     naming = inputs.Naming()
-    parts = inputs.split_list(FLAGS.input)
-    sources = inputs.find(parts, FLAGS.dataset_split_name, naming)
-    inputs.check_output_dir(FLAGS.output_dir, sources)
-    inputs.check_unused(FLAGS.output_dir, _folders())
+    parts = inputs.split_list(options.input)
+    sources = inputs.find(parts, options.dataset_split_name, naming)
+    inputs.check_output_dir(wanted.output_dir, sources)
+    crops = [inputs.CROPS_DIR] * wanted.save_crops
+    voc = [inputs.VOC_DIR] * ("voc" in wanted.formats)
+    inputs.check_unused(wanted.output_dir, [*crops, *voc])
     if any(isinstance(each, inputs.Video) for each in sources):
         video.import_cv2()
+    # Load the detector.
     command.load_tensorflow()
-    from ssd_tf.detect import formats
-    from ssd_tf.detect import run as detect_run
-    from ssd_tf.detect.outputs import Outputs
-    from ssd_tf.detect.reading import Reader
-
-    _check_formats(formats.FORMATS)
-    model, class_names = _load_model()
-    max_pixels = FLAGS.max_image_megapixels * 10**6
+    detector = _load(options)
+    max_pixels = options.max_image_megapixels * 10**6
     # Pillow's own limit only warns; headers are compared with ours.
     Image.MAX_IMAGE_PIXELS = None
     outputs = Outputs(
-        pathlib.Path(FLAGS.output_dir),
-        class_names,
-        FLAGS.min_score,
-        FLAGS.formats,
-        FLAGS.save_pictures,
-        FLAGS.save_crops,
+        pathlib.Path(wanted.output_dir),
+        detector.class_names,
+        wanted.min_score,
+        wanted.formats,
+        wanted.save_pictures,
+        wanted.save_crops,
     )
+    # Read, detect and write, batch by batch, until the end or Ctrl-C.
     with stop_requests() as stop:
         reader = Reader(
-            model.prepare,
+            detector.prepare,
             naming,
-            min(max_pixels, model.max_pixels or max_pixels),
-            FLAGS.max_frames,
+            min(max_pixels, detector.max_pixels or max_pixels),
+            options.max_frames,
             lambda: stop.received is not None,
         )
         summary = detect_run.run(
-            model, sources, reader, outputs, FLAGS.batch_size
+            detector, sources, reader, outputs, options.batch_size
         )
     # Nothing but Ctrl-C ends a camera.
     is_endless = not any(source.path for source in sources)
-    _report(summary, None if is_endless else stop.received)
+    _report(summary, options, None if is_endless else stop.received)
 
 
 def run() -> None:
-    """The command `ssd-detect`."""
-    command.run(main, FLAGS, __doc__)
+    """Runs the command `ssd-detect`."""
+    command.run(main, DetectOptions, __doc__)
 
 
 if __name__ == "__main__":

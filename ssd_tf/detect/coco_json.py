@@ -1,66 +1,57 @@
-"""`detections.json`: COCO's format of results, written and read.
+"""`detections.json`: detections in COCO's results format, written and read.
 
 A list of objects with `image_id`, `category_id`, `bbox` (x, y, width, height in
-pixels of the original image) and `score`; what COCO's server and every other
-evaluator take.
+pixels of the original image) and `score`, as COCO's server and every other
+evaluator take it. Read is also the per-image JSON of `ssd_tf.detect`.
 """
 
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssd_tf.command import UserError, files
-from ssd_tf.evaluation.metrics.inputs import ImageResult
+from ssd_tf.detect.results import Detections
 
 DETECTIONS_FILE = "detections.json"
 
 
-class Found(NamedTuple):
-    """One image's detections, boxes in pixels of the original."""
+class Stored(NamedTuple):
+    """Detections of one image as a file has them."""
 
     boxes: np.ndarray  # float64 [K, 4], ymin, xmin, ymax, xmax
     scores: np.ndarray  # float64 [K]
     classes: np.ndarray  # int64 [K], 1-based
-
-
-NOTHING = Found(np.empty((0, 4)), np.empty(0), np.empty(0, np.int64))
+    in_pixels: bool  # boxes are pixels of the image, not shares of it
 
 
 def write(
     path: str | os.PathLike,
-    images: Iterable[ImageResult],
+    images: Iterable[tuple[str, Detections]],
     category_ids: Sequence[int],
 ) -> None:
     """Writes the detections of images.
 
     Args:
-      path: of the file.
-      images: with their detections.
+      path: the file.
+      images: image ids and detections, with the sizes of the images.
       category_ids: element k - 1 is the number that class k has in the file.
     """
-    with files.replace_file(path) as temporary:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write("[")
-            separator = "\n"
-            for image in images:
-                for row in _rows(image, category_ids):
-                    file.write(separator + json.dumps(row))
-                    separator = ",\n"
-            file.write("\n]\n")
+    with files.json_list(path) as write_row:
+        for image_id, found in images:
+            for row in _rows(_image_id(image_id), found, category_ids):
+                write_row(row)
 
 
-def _rows(image, category_ids):
-    boxes, scores, classes = image.found
-    for box, score, label in zip(
-        boxes.tolist(), scores.tolist(), classes.tolist(), strict=True
-    ):
+def _rows(image_id, found, category_ids):
+    columns = found.pixel_boxes, found.scores, found.classes
+    for box, score, label in zip(*(x.tolist() for x in columns), strict=True):
         ymin, xmin, ymax, xmax = box
         yield {
-            "image_id": _image_id(image.source_id),
+            "image_id": image_id,
             "category_id": category_ids[label - 1],
             "bbox": [
                 round(x, 3) for x in (xmin, ymin, xmax - xmin, ymax - ymin)
@@ -77,51 +68,109 @@ def _image_id(source_id: str) -> int | str:
 
 
 def read(
-    path: str | os.PathLike, category_ids: Sequence[int]
-) -> Mapping[str, Found]:
-    """Detections by image id; ids are strings, whatever the file has.
+    path: str | os.PathLike, category_ids: Sequence[int] | None = None
+) -> dict[str, Stored]:
+    """Reads detections by image id; ids are strings, whatever the file has.
 
     Args:
-      path: of the file.
-      category_ids: element k - 1 is the number that class k has in the file.
+      path: the file.
+      category_ids: element k - 1 is the number that class k has in the file
+        [k].
 
     Raises:
-      UserError: not such a file, or a category that there is not.
+      UserError: not such a file, or an unknown category.
     """
-    try:
-        rows = json.loads(pathlib.Path(path).read_text("utf-8"))
-        if not isinstance(rows, list):
-            raise ValueError("expected a list of detections")
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    labels = {number: k for k, number in enumerate(category_ids, start=1)}
+    content = _load(path)
+    if isinstance(content, dict):
+        return _read_by_image(path, content)
+    labels = None
+    if category_ids is not None:
+        labels = {number: k for k, number in enumerate(category_ids, start=1)}
     by_image = {}
-    for number, row in enumerate(rows):
+    for number, row in enumerate(content):
         try:
-            label = labels.get(row["category_id"])
-            if not isinstance(row["bbox"], list):
-                raise ValueError("bbox is no list")
-            x, y, width, height = map(float, row["bbox"])
-            entry = [y, x, y + height, x + width, float(row["score"])]
-            if not np.isfinite(entry).all():
-                raise ValueError("NaN or infinity")
-            entry.append(label)
+            entry = _entry(row, labels)
             by_image.setdefault(str(row["image_id"]), []).append(entry)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path}: detection {number} is none of COCO's format "
                 f"(image_id, category_id, bbox of 4 numbers, score): {error!r}"
             ) from error
-        if label is None:
-            known = ", ".join(map(str, list(category_ids)[:10]))
+        if entry[-1] is None:
+            known = ", ".join(map(str, list(labels)[:10]))
             raise UserError(
                 f"{path}: detection {number} has category "
                 f"{row['category_id']!r}; the ground truth has {known}"
-                f"{', ...' if len(category_ids) > 10 else ''}"
+                f"{', ...' if len(labels) > 10 else ''}"
             )
-    return {name: _found(entries) for name, entries in by_image.items()}
+    return {name: _stored(entries, True) for name, entries in by_image.items()}
 
 
-def _found(entries):
-    table = np.array(entries, np.float64)
-    return Found(table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
+def _entry(row, labels):
+    """Box, score and class of one detection; class None if unknown."""
+    number = row["category_id"]
+    label = int(number) if labels is None else labels.get(number)
+    if not isinstance(row["bbox"], list):
+        raise ValueError("bbox is no list")
+    x, y, width, height = map(float, row["bbox"])
+    entry = [y, x, y + height, x + width, float(row["score"])]
+    if not np.isfinite(entry).all():
+        raise ValueError("NaN or infinity")
+    return [*entry, label]
+
+
+def _read_by_image(path, content):
+    """Reads the per-image JSON of `ssd_tf.detect`; boxes are shares."""
+    try:
+        return {
+            pathlib.PurePath(image["file"]).stem: _stored(
+                [
+                    [*each["box"], each["score"], each["class"]]
+                    for each in image["detections"]
+                ],
+                False,
+            )
+            for image in content["images"]
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: is no file of detections, neither COCO's results nor "
+            f"those of ssd_tf.detect ({error!r})"
+        ) from error
+
+
+def _load(path: str | os.PathLike) -> Any:
+    try:
+        content = json.loads(pathlib.Path(path).read_text("utf-8"))
+        if not isinstance(content, list | dict):
+            raise ValueError("expected a list of detections")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    return content
+
+
+def class_names(path: str | os.PathLike) -> tuple[str, ...] | None:
+    """Returns the class names in a per-image JSON; None in COCO's results."""
+    content = _load(path)
+    is_ours = isinstance(content, dict) and "class_names" in content
+    return tuple(content["class_names"]) if is_ours else None
+
+
+def _stored(entries, in_pixels):
+    table = np.array(entries, np.float64).reshape(-1, 6)
+    columns = table[:, :4], table[:, 4], table[:, 5].astype(np.int64)
+    return Stored(*columns, in_pixels)
+
+
+def shares(found: Stored | None, height: int, width: int) -> Detections:
+    """Returns an image's detections with boxes as shares of the image.
+
+    Args:
+      found: as stored; None where the file has nothing of the image.
+      height, width: size of the image, pixels.
+    """
+    if found is None:
+        found = _stored([], True)
+    size = np.array([height, width] * 2) if found.in_pixels else 1
+    columns = found.boxes / size, found.scores, found.classes
+    return Detections(*columns, image_size=(height, width))

@@ -1,270 +1,336 @@
-"""Whatever can be evaluated, behind one function from a batch to detections.
+"""One detector for every path: `load_detector(path)(image) -> Detections`.
 
-A train_dir or checkpoint, an exported SavedModel, a TFLite or ONNX file, or the
-detections that somebody has written into COCO's JSON.
+A train_dir, a checkpoint, a SavedModel, a .tflite or .onnx file, or a file of
+detections. Importing this module imports no TensorFlow: `ssd_tf.client` makes
+the same `Detector` ask a server.
 """
 
+import dataclasses
 import functools
+import io
 import os
 import pathlib
-import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
+from PIL import Image
 
 from ssd_tf.command import UserError
 from ssd_tf.config.evaluation import DetectionParams
-from ssd_tf.detect import coco_json, description, runtimes, stated_names
-from ssd_tf.detect import saved_model as serving
-from ssd_tf.input_pipeline import batches, preprocessing
-from ssd_tf.multibox import boxes
-from ssd_tf.multibox.detection import Detections
-from ssd_tf.nets import checkpoint
+from ssd_tf.detect import (
+    coco_json,
+    description,
+    runtimes,
+    saved_model,
+)
+from ssd_tf.detect.results import Detections, batch_of, detections_of
 
-Example = Mapping[str, tf.Tensor]
+if TYPE_CHECKING:
+    from ssd_tf.detect.reading import Picture
+
+# What a detector takes as `image` of a batch: float32 [B, H, W, 3] in 0..255
+# at its input size, encoded files, or nothing: it knows images by their ids.
+PIXELS, ENCODED, IDS = "pixels", "encoded", "ids"
+_FILES = (".tflite", ".onnx", ".json")
+# By name: `image`, and for `IDS` `source_id` bytes, `height`, `width` [B].
+Batch = Mapping[str, Any]
 
 
-class Predictor(NamedTuple):
-    """A detector, or what one has left."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Detector:
+    """A detector of any kind, ready to run."""
 
-    # From a parsed record to what it wants in its batches; within tf.data.
-    prepare: Callable[[Example], Example]
-    # From such a batch to NumPy arrays.
-    predict: Callable[[Example], Detections]
-    source: dict[str, Any]  # what it is, for a report
+    # From a batch to arrays by `runtimes.NAMES`.
+    predict: Callable[[Batch], dict[str, np.ndarray]]
+    takes: str  # PIXELS, ENCODED or IDS
+    source: dict[str, Any]  # its kind, path and origin, for reports
+    names: tuple[str, ...] | None = None  # class names; None where unstated
     input_size: tuple[int, int] | None = None  # height, width, pixels
     anchors: np.ndarray | None = None  # float32 [A, 4], corners
-    protocol: Mapping[str, Any] = types.MappingProxyType(
-        {}
-    )  # how it detects, where that is known
-    # Of a file of detections: the images that it has some of.
-    image_ids: frozenset[str] | None = None
+    # Options of its detections, where they are known.
+    options: Mapping[str, Any] | None = None
+    max_pixels: int | None = None  # larger images are refused
+    image_ids: frozenset[str] | None = None  # images of a file of detections
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 1, 2, ...; empty where they are unknown."""
+        return self.names or ()
+
+    def __call__(self, images: Any) -> Detections | list[Detections]:
+        """Detects on one image, or on each of a list.
+
+        Args:
+          images: a path, bytes of an image file, a PIL image, an array
+            `[H, W, 3]` uint8 (RGB), or a list of any of these.
+
+        Returns:
+          `Detections`; a list of them for a list.
+
+        Raises:
+          UserError: an image is missing, unreadable or of another type.
+        """
+        from ssd_tf.detect import reading
+
+        is_list = isinstance(images, list | tuple)
+        pictures = [
+            reading.read_any(image, self.prepare, self.max_pixels)
+            for image in (images if is_list else [images])
+        ]
+        found = self.detect(pictures)
+        return found if is_list else found[0]
+
+    def prepare(self, pixels: np.ndarray, encoded: bytes | None) -> Any:
+        """Returns an image's element of a batch; in any thread.
+
+        Args:
+          pixels: RGB uint8 [h, w, 3].
+          encoded: the same as JPEG or PNG, where it was a file.
+        """
+        if self.takes == PIXELS:
+            return _resizer(self.input_size)(pixels).numpy()
+        if self.takes == ENCODED:
+            return encoded or _as_png(pixels)
+        return None
+
+    def detect(self, pictures: Sequence["Picture"]) -> list[Detections]:
+        """Detects on prepared pictures, in one batch."""
+        if not pictures:
+            return []
+        prepared = [picture.prepared for picture in pictures]
+        shapes = np.array([picture.pixels.shape[:2] for picture in pictures])
+        batch = {
+            "image": np.stack(prepared) if self.takes == PIXELS else prepared,
+            "source_id": [picture.source_id.encode() for picture in pictures],
+            "height": shapes[:, 0],
+            "width": shapes[:, 1],
+        }
+        found = self.predict(batch)
+        return [
+            detections_of(found, index, self.class_names, picture.pixels)
+            for index, picture in enumerate(pictures)
+        ]
 
 
-def is_detections(path: str | os.PathLike) -> bool:
-    """Whether a path means a file of detections, which needs no images."""
-    path = pathlib.Path(path)
-    return path.suffix == ".json" and not path.is_dir()
+@functools.cache
+def _resizer(size):
+    """Returns the compiled resize to an input size."""
+    import tensorflow as tf
+
+    from ssd_tf.input_pipeline import preprocessing
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+    def resize(image):
+        # As within tf.data, and beside what a GPU does.
+        with tf.device("CPU:0"):
+            return preprocessing.resize(image, size)
+
+    return resize
 
 
-def has_options(path: str | os.PathLike) -> bool:
-    """Whether `DetectionParams` can be chosen: only for a checkpoint."""
-    return not (is_file(path) or serving.find_saved_model(path))
+def _as_png(pixels):
+    """Lossless, not compressed: it is decoded at once."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=0)
+    return file.getvalue()
 
 
 def is_file(path: str | os.PathLike) -> bool:
-    """Whether a path means a single file, by its name."""
-    return pathlib.Path(path).suffix in (".json", ".tflite", ".onnx")
+    """Returns whether a path means a single file, by its name."""
+    path = pathlib.Path(path)
+    return path.suffix.lower() in _FILES and not path.is_dir()
+
+
+def is_detections(path: str | os.PathLike) -> bool:
+    """Returns whether a path means a file of detections."""
+    return is_file(path) and pathlib.Path(path).suffix.lower() == ".json"
+
+
+def has_options(path: str | os.PathLike) -> bool:
+    """Returns whether `DetectionParams` can be chosen: for checkpoints."""
+    return not (is_file(path) or saved_model.find_saved_model(path))
 
 
 def class_names(path: str | os.PathLike) -> tuple[str, ...] | None:
-    """The classes of a detector; None where its file does not say.
+    """Returns the classes of a detector; None where its file has no names.
 
     Raises:
       UserError: there is no such detector.
     """
+    if is_detections(path):
+        return coco_json.class_names(_existing(path))
     if is_file(path):
-        return stated_names.inside(_existing(path))
-    saved_model = serving.find_saved_model(path)
-    if saved_model:
-        return serving.read_labels(saved_model)
-    return checkpoint.load_config(path).class_names
+        return description.class_names(_existing(path))
+    if found := saved_model.find_saved_model(path):
+        return saved_model.read_labels(found)
+    from ssd_tf.nets import checkpoint
+
+    return tuple(checkpoint.load_config(path).class_names)
 
 
-def load(
+def load_detector(
     path: str | os.PathLike,
-    options: DetectionParams,
-    category_ids: Sequence[int],
-    dataset_dir: str | os.PathLike = "the data",
-) -> Predictor:
+    options: DetectionParams = DetectionParams(),
+    names: Sequence[str] | None = None,
+    category_ids: Sequence[int] | None = None,
+) -> Detector:
     """Loads a detector.
 
     Args:
-      path: of any kind above; an export may be the folder of its versions.
-      options: of a checkpoint's detections; all others have their own.
-      category_ids: of the classes in COCO's JSON.
-      dataset_dir: where these classes are from, for messages.
+      path: a train_dir, for its latest checkpoint; a checkpoint in it; an
+        exported SavedModel, one version or the folder of versions, for the
+        highest; a .tflite or .onnx file; or a .json file of detections.
+      options: thresholds and limits of a checkpoint; all others have their
+        own.
+      names: class names of a file, class 1 first [those inside it, else of
+        labels.txt beside it].
+      category_ids: element k - 1 is class k's number in a file of detections
+        [k].
 
     Raises:
-      UserError: there is none, or it cannot be run here; when it predicts: it
-        finds a class that there is not, or what is no number.
+      UserError: there is no detector, or it cannot be run here.
     """
-    path = _existing(path)
-    if is_detections(path):
-        return _of_detections(path, category_ids)
-    found = _load_model(path, options)
-
-    def predict(batch: Example) -> Detections:
-        detections = found.predict(batch)
-        _check(detections, path, dataset_dir, len(category_ids))
-        return detections
-
-    return found._replace(predict=predict)
-
-
-def _load_model(path, options):
     if is_file(path):
-        is_onnx = path.suffix == ".onnx"
-        load_file = runtimes.load_onnx if is_onnx else runtimes.load_tflite
-        return _of_runtime(path, load_file(path))
-    saved_model = serving.find_saved_model(path)
-    if saved_model:
-        return _of_saved_model(saved_model)
-    return _of_checkpoint(checkpoint.find(path), options)
+        path = _existing(path)
+        names = names or _stated_names(path)
+        if is_detections(path):
+            return _of_detections(path, names, category_ids)
+        is_onnx = path.suffix.lower() == ".onnx"
+        load = runtimes.load_onnx if is_onnx else runtimes.load_tflite
+        return _of_runtime(path, load(path), names)
+    if found := saved_model.find_saved_model(path):
+        return _of_saved_model(found)
+    return _of_checkpoint(path, options)
 
 
 def _existing(path):
     path = pathlib.Path(path)
-    if is_file(path) and not path.is_file():
-        raise UserError(f"{path}: no such file; see --checkpoint_path")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
     return path
 
 
-def _of_checkpoint(prefix, options):
+def _stated_names(path):
+    """The names inside a file, or else beside it."""
+    from ssd_tf.datasets import labels
+
+    names = class_names(path)
+    if names is None and (beside := description.labels_beside(path)):
+        names = labels.read(beside)
+    return None if names is None else tuple(names)
+
+
+def _of_checkpoint(path, options):
+    import tensorflow as tf
+
+    from ssd_tf.input_pipeline import preprocessing
+    from ssd_tf.multibox import boxes
+    from ssd_tf.nets import checkpoint
+
+    prefix = checkpoint.find(path)
     net = checkpoint.load_net(prefix)
-    detect = tf.function(lambda images: net.detect(images, options))
+    params = net.params
+    shape = (None, *params.img_shape, 3)
 
-    def predict(batch: Example) -> Detections:
-        return Detections(*(x.numpy() for x in detect(batch["image"])))
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)])
+    def detect(images):
+        whitened = preprocessing.whiten(images, params)
+        return net.detect(whitened, options)._asdict()
 
-    return Predictor(
-        functools.partial(batches.prepare_for_eval, params=net.params),
+    def predict(batch: Batch) -> dict[str, np.ndarray]:
+        found = detect(batch["image"])
+        return {name: value.numpy() for name, value in found.items()}
+
+    return Detector(
         predict,
+        PIXELS,
         {
             "kind": "checkpoint",
             "checkpoint": str(prefix),
             "step": checkpoint.step_of(prefix),
-            "model_name": net.params.model_name,
-            "input_size": list(net.params.img_shape),
+            "model_name": params.model_name,
+            "input_size": list(params.img_shape),
         },
-        net.params.img_shape,
+        tuple(checkpoint.load_config(prefix).class_names),
+        params.img_shape,
         boxes.to_corners(np.asarray(net.flat_anchors)),
-        {"detections": vars(options)},
+        vars(options),
     )
-
-
-def with_size(record: Example) -> tuple[Example, tf.Tensor]:
-    """A record with its image's true size, and the image uint8 `[h, w, 3]`."""
-    image = preprocessing.decode(record["image"])
-    size = {"height": tf.shape(image)[0], "width": tf.shape(image)[1]}
-    return {**record, **size}, image
 
 
 def _of_saved_model(path):
-    run = serving.load_saved_model(path)
-
-    def predict(batch: Example) -> Detections:
-        return Detections(**run(batch["image"].numpy().tolist()))
-
-    return _with_description(
-        Predictor(
-            lambda record: with_size(record)[0],
-            predict,
-            {"kind": "SavedModel", "checkpoint": str(path)},
-        ),
-        path,
+    run = saved_model.load(path)
+    source = {"kind": "SavedModel", "checkpoint": str(path)}
+    detector = Detector(
+        lambda batch: run(batch["image"]),
+        ENCODED,
+        source,
+        saved_model.read_labels(path),
+        max_pixels=_max_pixels(path),
     )
+    return _described(detector, path)
 
 
-def _with_description(predictor, path):
-    """With what an export of this package tells of itself."""
-    described = description.read(path)
-    if described is None:
-        return predictor
-    source = {"input_size": list(described.input_size), **described.source}
-    return predictor._replace(
-        source=predictor.source | source,
-        input_size=described.input_size,
-        anchors=described.anchors,
-        protocol={"detections": described.detection},
-    )
+def _max_pixels(path):
+    """The limit that an export states; older ones state none."""
+    try:
+        return int((description.load(path) or {})["max_pixels"])
+    except (UserError, ValueError, KeyError, TypeError):
+        return None
 
 
-def _check(found, path, dataset_dir, number):
-    """Refuses what is no detection, and classes that would be others."""
-    for name, values in (
-        ("boxes", found.detection_boxes),
-        ("scores", found.detection_scores),
-    ):
-        if not np.isfinite(values).all():
-            raise UserError(
-                f"{path}: has found {name} that are no numbers (NaN or "
-                "infinite); its weights are damaged, or it was converted wrong"
-            )
-    classes = found.detection_classes
-    strange = classes[(classes < 0) | (classes > number)]
-    if strange.size:
-        raise UserError(
-            f"{path}: has found class {strange[0]}, but {dataset_dir} has "
-            f"{number} classes; evaluate it on the data that it was trained "
-            "for, or name its own classes by --labels"
-        )
-
-
-def _of_runtime(path, runtime):
-    def prepare(record: Example) -> Example:
-        record, image = with_size(record)
-        return {
-            **record,
-            "image": preprocessing.resize(image, runtime.input_size),
-        }
-
-    def predict(batch: Example) -> Detections:
-        found = runtime.run(batch["image"].numpy())
-        return Detections(*(found[name] for name in runtimes.NAMES))
-
+def _of_runtime(path, runtime, names):
     source = {
         "kind": runtime.name,
         "checkpoint": str(path),
         "input_size": list(runtime.input_size),
     }
-    return _with_description(
-        Predictor(prepare, predict, source, runtime.input_size), path
+    detector = Detector(
+        lambda batch: runtime.run(np.asarray(batch["image"])),
+        PIXELS,
+        source,
+        names,
+        runtime.input_size,
+    )
+    return _described(detector, path)
+
+
+def _described(detector, path):
+    """Adds what an export of this package states of itself."""
+    described = description.read(path)
+    if described is None:
+        return detector
+    source = {"input_size": list(described.input_size), **described.source}
+    return dataclasses.replace(
+        detector,
+        source=detector.source | source,
+        input_size=described.input_size,
+        anchors=described.anchors,
+        options=described.detection,
     )
 
 
-def _of_detections(path, category_ids):
+def _of_detections(path, names, category_ids):
     by_image = coco_json.read(path, category_ids)
 
-    def prepare(record: Example) -> Example:
-        # Other tools' records do not always state the size.
-        stated = (record["height"] > 0) & (record["width"] > 0)
-        size = tf.stack([record["height"], record["width"]])
-        size = tf.cond(
-            stated,
-            lambda: tf.cast(size, tf.int32),
-            lambda: tf.shape(preprocessing.decode(record["image"]))[:2],
+    def predict(batch: Batch) -> dict[str, np.ndarray]:
+        sizes = zip(batch["height"], batch["width"], strict=True)
+        return batch_of(
+            [
+                coco_json.shares(by_image.get(_text(name)), *map(int, size))
+                for name, size in zip(batch["source_id"], sizes, strict=True)
+            ]
         )
-        others = {key: x for key, x in record.items() if key != "image"}
-        return {**others, "height": size[0], "width": size[1]}
 
-    def predict(batch: Example) -> Detections:
-        found = [
-            by_image.get(name.decode(errors="replace"), coco_json.NOTHING)
-            for name in batch["source_id"].numpy()
-        ]
-        sizes = np.stack([batch["height"], batch["width"]] * 2, axis=-1)
-        return _padded(found, sizes)
-
-    return Predictor(
-        prepare,
+    return Detector(
         predict,
+        IDS,
         {"kind": "detections", "checkpoint": str(path)},
+        names,
         image_ids=frozenset(by_image),
     )
 
 
-def _padded(found, sizes):
-    """Detections of images in pixels -> a batch of shares of the images."""
-    counts = np.array([len(each.scores) for each in found])
-    shape = len(found), counts.max(initial=0)
-    result = Detections(
-        np.zeros((*shape, 4)), np.zeros(shape), np.zeros(shape, int), counts
-    )
-    for index, (each, count) in enumerate(zip(found, counts, strict=True)):
-        result.detection_boxes[index, :count] = each.boxes / sizes[index]
-        result.detection_scores[index, :count] = each.scores
-        result.detection_classes[index, :count] = each.classes
-    return result
+def _text(name):
+    return name.decode(errors="replace")

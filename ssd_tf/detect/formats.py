@@ -1,12 +1,13 @@
-"""Files that tell of detections: JSON, CSV, COCO, VOC.
+"""Files of detections: JSON, CSV, COCO, VOC.
 
 Each is written by a function of (folder, results, class names, least score)
 that goes through the results once and keeps no pixels.
 """
 
-import contextlib
 import csv
+import dataclasses
 import io
+import json
 import pathlib
 import pickle
 import tempfile
@@ -18,25 +19,33 @@ from PIL import Image
 from ssd_tf.command import files
 from ssd_tf.datasets.annotation import Annotation
 from ssd_tf.datasets.formats import voc
-from ssd_tf.detect import coco_json, detections_json
+from ssd_tf.detect import coco_json
 from ssd_tf.detect.inputs import VOC_DIR
-from ssd_tf.detect.results import Result, class_name, from_score, pixel_boxes
-from ssd_tf.evaluation.metrics import inputs
+from ssd_tf.detect.reading import Result
+from ssd_tf.detect.results import Detections, class_name, pixel_slices
 
+JSON_FILE = "detections_by_image.json"
 CSV_FILE = "detections.csv"
-COCO_FILE = "coco_results.json"
 COCO_IMAGES_FILE = "coco_images.json"
 VOC_SPLIT = "detected"
-CSV_COLUMNS = (
-    *("file", "width", "height", "class", "name", "score"),
-    *("xmin", "ymin", "xmax", "ymax", "frame"),
-)
+CSV_COLUMNS = [
+    "file",
+    "width",
+    "height",
+    "class",
+    "name",
+    "score",
+    "xmin",
+    "ymin",
+    "xmax",
+    "ymax",
+    "frame",
+]
 # VOC's corners are pixels of the box, and a box of one pixel looks like none.
 _MIN_VOC_SIDE = 2
 _FRAME_QUALITY = 95
 # NumPy, with which COCO's tools sort them, holds no larger ones.
 _MAX_COCO_ID = 2**63 - 1
-_NO_TRUTH = inputs.ground_truth([], [], None, None, 0)
 
 
 def write_json(
@@ -45,24 +54,16 @@ def write_json(
     class_names: Sequence[str],
     min_score: float,
 ) -> None:
-    """Writes `detections.json`, one image a line; all scores are in it."""
+    """Writes `detections_by_image.json`, one image per line, all scores."""
     del min_score
-    path = output_dir / detections_json.JSON_FILE
-    with detections_json.writing(path, class_names) as write:
+    names = json.dumps(list(class_names), ensure_ascii=False)
+    before = f'{{"class_names": {names},\n"images": ['
+    with files.json_list(output_dir / JSON_FILE, before, "]}\n") as write:
         for result in results:
-            write(_entry(result, class_names))
+            write(_entry(result))
 
 
-@contextlib.contextmanager
-def _replacing(path):
-    with (
-        files.replace_file(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
-        yield file
-
-
-def _entry(result: Result, class_names: Sequence[str]) -> dict[str, Any]:
+def _entry(result: Result) -> dict[str, Any]:
     moment = result.picture.moment
     in_video = (
         {"frame": moment.index, "seconds": round(moment.seconds, 6)}
@@ -77,18 +78,14 @@ def _entry(result: Result, class_names: Sequence[str]) -> dict[str, Any]:
         **in_video,
         "detections": [
             {
-                "class": label,
-                "name": class_name(class_names, label),
-                "score": round(score, 6),
-                "box": [round(x, 6) for x in box],
+                "class": each.class_number,
+                "name": each.class_name,
+                "score": round(each.score, 6),
+                "box": [round(x, 6) for x in each.box.tolist()],
             }
-            for box, score, label in _rows(result.found)
+            for each in result.found
         ],
     }
-
-
-def _rows(found):
-    return zip(*(column.tolist() for column in found), strict=True)
 
 
 def write_csv(
@@ -97,27 +94,33 @@ def write_csv(
     class_names: Sequence[str],
     min_score: float,
 ) -> None:
-    """Writes `detections.csv`, a row per detection, corners in pixels."""
-    with _replacing(output_dir / CSV_FILE) as file:
+    """Writes `detections.csv`, one row per detection, corners in pixels."""
+    del class_names
+    with (
+        files.replace_file(output_dir / CSV_FILE) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)
         for result in results:
-            writer.writerows(_csv_rows(result, class_names, min_score))
+            writer.writerows(_csv_rows(result, min_score))
 
 
-def _csv_rows(result, class_names, min_score):
+def _csv_rows(result, min_score):
     height, width = result.size
     moment = result.picture.moment
-    frame = moment.index if moment else ""
-    for box, score, label in _rows(from_score(result.found, min_score)):
-        ymin, xmin, ymax, xmax = box
-        corners = (xmin * width, ymin * height, xmax * width, ymax * height)
-        yield (
-            *(result.picture.file, width, height, label),
-            *(class_name(class_names, label), round(score, 6)),
-            *(round(corner, 2) for corner in corners),
-            frame,
-        )
+    for each in result.found.above(min_score):
+        corners = each.box[[1, 0, 3, 2]] * [width, height, width, height]
+        yield [
+            result.picture.file,
+            width,
+            height,
+            each.class_number,
+            each.class_name,
+            round(each.score, 6),
+            *(round(corner, 2) for corner in corners.tolist()),
+            moment.index if moment else "",
+        ]
 
 
 def write_coco(
@@ -128,7 +131,7 @@ def write_coco(
 ) -> None:
     """Writes COCO's results with all scores, and the images they are of.
 
-    `COCO(coco_images.json).loadRes(coco_results.json)` puts them together;
+    `COCO(coco_images.json).loadRes(detections.json)` puts them together;
     where all pictures are called by their numbers, as COCO's own are,
     `loadRes` of its annotations takes the results, too.
     """
@@ -141,10 +144,12 @@ def write_coco(
         for result in results:
             images.append(_coco_image(result))
             number_of_classes = max([number_of_classes, *result.found.classes])
-            pickle.dump(_in_pixels(result), kept)
+            pickle.dump(dataclasses.replace(result.found, pixels=None), kept)
         ids = coco_ids([image["id"] for image in images])
         coco_json.write(
-            output_dir / COCO_FILE, _with_ids(kept, ids), range(1, 1 << 31)
+            output_dir / coco_json.DETECTIONS_FILE,
+            _with_ids(kept, ids),
+            range(1, 1 << 31),
         )
     images = [
         image | {"id": number}
@@ -177,19 +182,13 @@ def coco_ids(source_ids: Sequence[str]) -> list[int]:
     return list(range(1, len(source_ids) + 1))
 
 
-def _in_pixels(result):
-    return inputs.image_result(
-        result.picture.source_id, *result.size, result.found, _NO_TRUTH
-    )
-
-
 def _with_ids(
     kept: IO[bytes], ids: Sequence[int]
-) -> Iterator[inputs.ImageResult]:
-    """What has been kept, in its order; `coco_results` makes numbers of ids."""
+) -> Iterator[tuple[str, Detections]]:
+    """Yields the kept detections with their ids, in order."""
     kept.seek(0)
     for number in ids:
-        yield pickle.load(kept)._replace(source_id=str(number))
+        yield str(number), pickle.load(kept)
 
 
 def _coco_image(result):
@@ -211,17 +210,16 @@ def write_voc(
     min_score: float,
 ) -> None:
     """Writes a VOC tree that `ssd_tf.datasets.convert` reads."""
-    annotations = (
-        _annotation(result, class_names, min_score) for result in results
-    )
+    del class_names
+    annotations = (_annotation(result, min_score) for result in results)
     voc.write(output_dir / VOC_DIR, VOC_SPLIT, annotations)
 
 
-def _annotation(result, class_names, min_score):
+def _annotation(result, min_score):
     """In whole pixels, as annotation tools want them."""
     height, width = result.size
-    found = from_score(result.found, min_score)
-    boxes = pixel_boxes(found.boxes, height, width)
+    found = result.found.above(min_score)
+    boxes = pixel_slices(found.boxes, height, width)
     kept = (boxes[:, 2:] - boxes[:, :2] >= _MIN_VOC_SIDE).all(axis=1)
     return Annotation(
         source_id=result.picture.source_id,
@@ -229,7 +227,7 @@ def _annotation(result, class_names, min_score):
         height=height,
         width=width,
         boxes=boxes[kept] / ([height, width] * 2),
-        names=[class_name(class_names, x) for x in found.classes[kept]],
+        names=found[kept].class_names,
         image_bytes=result.picture.encoded or _as_jpeg(result.picture.pixels),
     )
 

@@ -13,9 +13,8 @@ MAX_MEGAPIXELS = 64
 _QUALITY = 92  # of JPEGs
 # Icons hold whole images, whose size their header does not tell: Pillow decodes
 # them to know it. Encapsulated PostScript is a program.
-_NEVER_OPENED = (
-    *(b"\0\0\1\0", b"\0\0\2\0", b"icns"),
-    *(b"%!PS", b"\xc5\xd0\xd3\xc6"),
+_NEVER_OPENED = (  # fmt: skip
+    b"\0\0\1\0", b"\0\0\2\0", b"icns", b"%!PS", b"\xc5\xd0\xd3\xc6",
 )
 # libjpeg writes no longer sides.
 _MAX_JPEG_SIDE = 65_500
@@ -51,7 +50,7 @@ def check_size(height: int, width: int, max_pixels: int) -> None:
     if height * width > max_pixels:
         raise images.UnreadableImageError(
             f"{width} x {height} are more than {max_pixels / 1e6:g} million "
-            "pixels; see --max_image_megapixels"
+            "pixels, the limit (max_image_megapixels)"
         )
 
 

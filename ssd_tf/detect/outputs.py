@@ -1,7 +1,4 @@
-"""What is drawn: pictures, crops, videos. Each appears as a whole.
-
-Nothing here detects; boxes are as in `detect_results`.
-"""
+"""Writes pictures, crops and videos; each file appears when it is whole."""
 
 import itertools
 import pathlib
@@ -12,20 +9,21 @@ import numpy as np
 from PIL import Image
 
 from ssd_tf.command.names import UniqueNames, safe
-from ssd_tf.detect import drawing, image_files, video
+from ssd_tf.detect import image_files, video
 from ssd_tf.detect.inputs import CROPS_DIR
-from ssd_tf.detect.results import Result, class_name, from_score, pixel_boxes
+from ssd_tf.detect.reading import Result
+from ssd_tf.detect.results import class_name, pixel_slices
 
 _CROP_QUALITY = 95  # of JPEGs
 
 
 class Outputs(NamedTuple):
-    """What is written where."""
+    """The outputs of a run."""
 
     output_dir: pathlib.Path
     class_names: Sequence[str]
-    min_score: float = 0.5  # of what is drawn and cut out
-    formats: Sequence[str] = ("json",)  # of `detect_formats.FORMATS`
+    min_score: float = 0.5  # of drawn boxes and crops
+    formats: Sequence[str] = ("json",)  # keys of `formats.FORMATS`
     pictures: bool = True
     crops: bool = False
 
@@ -40,26 +38,17 @@ def render(result: Result, outputs: Outputs) -> Result:
         save_crops(result, outputs)
     if not outputs.pictures:
         return result
-    picture = draw(result, outputs.class_names, outputs.min_score)
+    picture = result.found.plot(outputs.min_score)
     if result.picture.moment:
         return result._replace(drawn=np.asarray(picture))
     image_files.save(picture, outputs.output_dir / result.picture.name)
     return result
 
 
-def draw(
-    result: Result, class_names: Sequence[str], min_score: float = 0.5
-) -> Image.Image:
-    """A picture with its detections drawn on it."""
-    return drawing.draw_detections(
-        result.picture.pixels, *result.found, class_names, min_score
-    )
-
-
 def save_crops(result: Result, outputs: Outputs) -> None:
     """Cuts out each detection: crops/CLASS/SOURCE_ID_1.jpg, the best first."""
-    found = from_score(result.found, outputs.min_score)
-    boxes = pixel_boxes(found.boxes, *result.size)
+    found = result.found.above(outputs.min_score)
+    boxes = pixel_slices(found.boxes, *result.size)
     folders = class_folders(outputs.class_names)
     for number, (box, label) in enumerate(
         zip(boxes.tolist(), found.classes.tolist(), strict=True), start=1
@@ -72,7 +61,7 @@ def save_crops(result: Result, outputs: Outputs) -> None:
 
 
 def class_folders(class_names: Sequence[str]) -> list[str]:
-    """Names of folders, one for each class, no two alike."""
+    """Returns distinct folder names, one per class."""
     names = UniqueNames()
     return [names.give(safe(name)) for name in class_names]
 
@@ -101,7 +90,7 @@ def write_videos(
 
 
 def _write_video(path, first, others):
-    """Plays as fast as it was recorded, however fast it was detected."""
+    """Writes a video that plays at its recorded speed."""
     fps = video.writable_rate(first.picture.moment.fps)
     frames = (
         (result.picture.moment.seconds, result.drawn)

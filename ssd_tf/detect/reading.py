@@ -1,25 +1,28 @@
-"""From files, records and videos to pictures that a detector can take.
+"""Reads files, records and videos as pictures that a detector can take.
 
-What cannot be read becomes an `Unreadable` in its place; it never stops the
-rest.
+An input that cannot be read becomes an `Unreadable` in its place and never
+stops the rest. TensorFlow is imported for TFRecords only.
 """
 
 import contextlib
 import functools
+import io
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
+from PIL import Image, ImageOps
 
+from ssd_tf.command import UserError
 from ssd_tf.command.names import safe, shown
-from ssd_tf.datasets import images, records
+from ssd_tf.datasets import images
 from ssd_tf.datasets.catalog import Shard
 from ssd_tf.detect import image_files
 from ssd_tf.detect import video as detect_video
 from ssd_tf.detect.inputs import Naming, Source, Still, Video
-from ssd_tf.input_pipeline import preprocessing
+from ssd_tf.detect.results import Detections
 
 # A file is damaged where so much is missing, as seconds and as share of what
 # it states: sound is often a little longer than the pictures.
@@ -47,6 +50,20 @@ class Picture(NamedTuple):
     moment: Moment | None = None  # None: it is of no video
 
 
+class Result(NamedTuple):
+    """A picture with its detections."""
+
+    picture: Picture
+    found: Detections
+    # A frame of a video with its detections drawn, RGB uint8 [h, w, 3].
+    drawn: np.ndarray | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.picture.pixels.shape[:2]
+
+
 class Unreadable(NamedTuple):
     """An input, or a part of it, of which there is no picture."""
 
@@ -57,7 +74,7 @@ class Unreadable(NamedTuple):
 class Reader(NamedTuple):
     """How pictures are read."""
 
-    # From pixels and encoded image, see `detect_models.Model`.
+    # From pixels and encoded image, see `Detector.prepare`.
     prepare: Callable[[np.ndarray, bytes | None], Any]
     naming: Naming
     max_pixels: int = image_files.MAX_MEGAPIXELS * 10**6
@@ -74,30 +91,82 @@ def read_image(
     source: pathlib.Path | bytes,
     max_pixels: int = image_files.MAX_MEGAPIXELS * 10**6,
 ) -> tuple[bytes, np.ndarray]:
-    """An image as a detector and as a person see it.
+    """Reads an image as a detector and as a person see it.
 
     Prepared as at the conversion, since TensorFlow ignores the EXIF
-    orientation and misreads palettes, and decoded as for training.
+    orientation and misreads palettes.
 
     Args:
-      source, max_pixels: see `picture_files.read`.
+      source, max_pixels: see `image_files.read`.
 
     Returns:
-      Encoded JPEG or PNG and uint8 `[h, w, 3]`.
+      Encoded JPEG or PNG and RGB uint8 `[h, w, 3]`.
 
     Raises:
       UnreadableImageError: not an image, not a whole one, or too large.
       OSError: the file cannot be read.
     """
     encoded = image_files.read(source, max_pixels).encoded
-    try:
-        return encoded, preprocessing.decode(encoded).numpy()
-    except tf.errors.InvalidArgumentError as error:
-        raise images.UnreadableImageError(_first_line(error)) from error
+    with Image.open(io.BytesIO(encoded)) as image:
+        return encoded, np.asarray(image.convert("RGB"))
+
+
+def read_any(
+    image: Any, prepare: Callable[..., Any], max_pixels: int | None = None
+) -> Picture:
+    """Reads whatever a user of `Detector` calls an image.
+
+    Args:
+      image: a path, bytes of an image file, a PIL image or an array
+        `[H, W, 3]` uint8 (RGB).
+      prepare: see `Detector.prepare`.
+      max_pixels: larger images are refused [the default of `read_image`].
+
+    Raises:
+      UserError: it is missing, unreadable or of another type.
+    """
+    name, encoded = "", None
+    if isinstance(image, str | os.PathLike | bytes):
+        is_path = not isinstance(image, bytes)
+        source = pathlib.Path(image) if is_path else image
+        name = str(source) if is_path else "the bytes"
+        limit = [max_pixels] * (max_pixels is not None)
+        try:
+            encoded, pixels = read_image(source, *limit)
+        except OSError as error:
+            raise UserError(f"{name}: {error.strerror or error}") from error
+        except images.UnreadableImageError as error:
+            raise UserError(f"{name}: not a readable image: {error}") from error
+    elif isinstance(image, Image.Image):
+        pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    else:
+        pixels = _checked_array(image)
+    stem = pathlib.PurePath(name).stem
+    return Picture(name, name, stem, pixels, encoded, prepare(pixels, encoded))
+
+
+def _checked_array(image):
+    if not isinstance(image, np.ndarray):
+        raise UserError(
+            f"an image is a {type(image).__name__}; expected a path, bytes, a "
+            "PIL image or a NumPy array"
+        )
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        shape = "x".join(map(str, image.shape))
+        raise UserError(
+            f"an image is an array of shape {shape}; expected height x width "
+            "x 3 (RGB); for grey or RGBA pass PIL.Image.fromarray(array)"
+        )
+    if image.dtype != np.uint8:
+        raise UserError(
+            f"an image is an array of {image.dtype}; expected uint8 with "
+            "values from 0 to 255"
+        )
+    return image
 
 
 def read(sources: Sequence[Source], reader: Reader) -> Iterator[Job]:
-    """What there is to do for each picture of all sources, in their order.
+    """Yields a job for each picture of all sources, in their order.
 
     The jobs may be done in any thread and at any time.
     """
@@ -129,6 +198,10 @@ def _read_encoded(names, source, reader):
 
 def _of_records(shard: Shard, reader: Reader) -> Iterator[Job]:
     """The images of a TFRecord file up to where it is damaged."""
+    import tensorflow as tf
+
+    from ssd_tf.datasets import records
+
     file = shown(shard.path)
     dataset = tf.data.TFRecordDataset(str(shard.path))
     parsed = iter(dataset.map(records.parse_example))

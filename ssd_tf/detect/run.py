@@ -1,4 +1,4 @@
-"""Detection on a stream of pictures: read, batch, detect, write.
+"""Detects on a stream of pictures: read, batch, detect, write.
 
 Reading and writing are done by threads beside the detector; at most three
 batches of pictures are in memory.
@@ -16,17 +16,16 @@ from ssd_tf.detect import outputs as detect_outputs
 from ssd_tf.detect import reading
 from ssd_tf.detect.formats import FORMATS
 from ssd_tf.detect.inputs import Source, Video
-from ssd_tf.detect.models import Model
+from ssd_tf.detect.detectors import Detector
 from ssd_tf.detect.outputs import Outputs
-from ssd_tf.detect.reading import Picture, Reader, Unreadable
-from ssd_tf.detect.results import Result, detections_of, from_score
+from ssd_tf.detect.reading import Picture, Reader, Result, Unreadable
 
 # Pillow and TensorFlow let go of the interpreter while they decode.
 _THREADS = min(4, os.cpu_count() or 1)
 
 
 class Summary(NamedTuple):
-    """What has been done."""
+    """Counts of a finished run."""
 
     pictures: int
     objects: int  # with a score that is drawn
@@ -34,7 +33,7 @@ class Summary(NamedTuple):
 
 
 def run(
-    model: Model,
+    detector: Detector,
     sources: Sequence[Source],
     reader: Reader,
     outputs: Outputs,
@@ -43,11 +42,11 @@ def run(
     """Detects on all pictures of the sources and writes what is asked for.
 
     Args:
-      model: the detector.
-      sources: from `detect_inputs.find`.
-      reader: prepares for the same model.
-      outputs: what is written.
-      batch_size: pictures at once.
+      detector: the detector.
+      sources: sources from `inputs.find`.
+      reader: reader that prepares for the same detector.
+      outputs: the outputs to write.
+      batch_size: pictures per batch.
     """
     total = reading.count(sources, reader.max_frames)
     has_videos = any(isinstance(source, Video) for source in sources)
@@ -61,7 +60,7 @@ def run(
         command.progress("detecting", total, unit) as advance,
         _writing(outputs, failed) as write,
         contextlib.closing(
-            _results(model, sources, reader, outputs, batch_size)
+            _results(detector, sources, reader, outputs, batch_size)
         ) as results,
     ):
         for result in results:
@@ -71,13 +70,13 @@ def run(
                 continue
             write(result)
             pictures += 1
-            objects += len(from_score(result.found, outputs.min_score).scores)
+            objects += len(result.found.above(outputs.min_score))
             advance()
     return Summary(pictures, objects, unreadable)
 
 
 def _results(
-    model: Model,
+    detector: Detector,
     sources: Sequence[Source],
     reader: Reader,
     outputs: Outputs,
@@ -91,7 +90,7 @@ def _results(
     )
     return threads.ordered_map(
         functools.partial(_render, outputs=outputs),
-        detect(model, pictures, batch_size),
+        detect(detector, pictures, batch_size),
         _THREADS,
         batch_size,
     )
@@ -104,7 +103,7 @@ def _render(result, outputs):
 
 
 def detect(
-    model: Model, pictures: Iterable[Picture | Unreadable], batch_size: int
+    detector: Detector, pictures: Iterable[Picture | Unreadable], batch_size: int
 ) -> Iterator[Result | Unreadable]:
     """Detects on pictures in batches; the last one may be smaller.
 
@@ -115,21 +114,19 @@ def detect(
     for picture in pictures:
         waiting.append(picture)
         if sum(isinstance(each, Picture) for each in waiting) == batch_size:
-            yield from _detect_batch(model, waiting)
+            yield from _detect_batch(detector, waiting)
             waiting = []
-    yield from _detect_batch(model, waiting)
+    yield from _detect_batch(detector, waiting)
 
 
-def _detect_batch(model, items):
-    batch = [item.prepared for item in items if isinstance(item, Picture)]
-    found = model.predict(batch) if batch else {}
-    index = 0
+def _detect_batch(detector, items):
+    pictures = [item for item in items if isinstance(item, Picture)]
+    found = iter(detector.detect(pictures))
     for item in items:
         if isinstance(item, Unreadable):
             yield item
-            continue
-        yield Result(item._replace(prepared=None), detections_of(found, index))
-        index += 1
+        else:
+            yield Result(item._replace(prepared=None), next(found))
 
 
 @contextlib.contextmanager

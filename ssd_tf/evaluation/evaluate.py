@@ -14,12 +14,14 @@ import tensorflow as tf
 
 from ssd_tf import command
 from ssd_tf.config.evaluation import DetectionParams
+from ssd_tf.detect.detectors import IDS, PIXELS, Detector
 from ssd_tf.evaluation.metrics import inputs
 from ssd_tf.evaluation.metrics.bootstrap import Judged
 from ssd_tf.evaluation.metrics.coco import IOU_THRESHOLDS, COCOMetric
 from ssd_tf.evaluation.metrics.inputs import ImageResult
 from ssd_tf.evaluation.metrics.voc import VOCMetric
-from ssd_tf.multibox.detection import Detections
+from ssd_tf.input_pipeline import preprocessing
+from ssd_tf.multibox.detection import DetectedBatch
 from ssd_tf.nets.ssd import SSDNet
 
 METRICS_FILE = "metrics.json"
@@ -28,7 +30,7 @@ Batch = Mapping[str, tf.Tensor]
 
 def make_detect(
     net: SSDNet, options: DetectionParams = DetectionParams()
-) -> Callable[[tf.Tensor], Detections]:
+) -> Callable[[tf.Tensor], DetectedBatch]:
     """The compiled function from a batch of images to its detections.
 
     It follows the net's weights. Who evaluates again and again makes it once:
@@ -44,7 +46,7 @@ def evaluate(
     options: DetectionParams = DetectionParams(),
     matching_threshold: float = 0.5,
     num_batches: int | None = None,
-    detect: Callable[[tf.Tensor], Detections] | None = None,
+    detect: Callable[[tf.Tensor], DetectedBatch] | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Evaluates a net.
@@ -64,8 +66,9 @@ def evaluate(
     """
     detect = detect or make_detect(net, options)
 
-    def predict(batch: Batch) -> Detections:
-        return Detections(*(part.numpy() for part in detect(batch["image"])))
+    def predict(batch: Batch) -> dict[str, np.ndarray]:
+        found = detect(batch["image"])._asdict()
+        return {name: value.numpy() for name, value in found.items()}
 
     images = collect(predict, batches, len(class_names), num_batches, quiet)
     metrics, _ = measure(images, class_names, matching_threshold)
@@ -73,8 +76,40 @@ def evaluate(
     return metrics
 
 
+def prepare_for(detector: Detector) -> Callable[[Batch], Batch]:
+    """Returns the function from a parsed record to its element of a batch.
+
+    It runs within tf.data: images are decoded in parallel, once each.
+    """
+
+    def prepare(record: Batch) -> Batch:
+        if detector.takes == IDS:
+            size = _stated_size(record)
+            others = {key: x for key, x in record.items() if key != "image"}
+            return {**others, "height": size[0], "width": size[1]}
+        image, encoded = preprocessing.decode(record["image"]), record["image"]
+        size = tf.shape(image)
+        if detector.takes == PIXELS:
+            encoded = preprocessing.resize(image, detector.input_size)
+        sizes = {"height": size[0], "width": size[1]}
+        return {**record, **sizes, "image": encoded}
+
+    return prepare
+
+
+def _stated_size(record):
+    """Other tools' records do not always state the size of the image."""
+    stated = (record["height"] > 0) & (record["width"] > 0)
+    size = tf.stack([record["height"], record["width"]])
+    return tf.cond(
+        stated,
+        lambda: tf.cast(size, tf.int32),
+        lambda: tf.shape(preprocessing.decode(record["image"]))[:2],
+    )
+
+
 def collect(
-    predict: Callable[[Batch], Detections],
+    predict: Callable[[Batch], Mapping[str, np.ndarray]],
     batches: tf.data.Dataset,
     num_classes: int,
     num_batches: int | None = None,
@@ -83,7 +118,7 @@ def collect(
     """Detects on every image and keeps boxes, not pixels.
 
     Args:
-      predict: from a batch to detections, NumPy.
+      predict: function from a batch to arrays by `runtimes.NAMES`.
       batches: from `input_pipeline.make_for_eval`.
       num_classes: without the background.
       num_batches: for the progress bar.
@@ -115,15 +150,17 @@ def _no_progress(*_):
 
 def _image_result(found, truth, index, num_classes):
     """One image of a batch."""
-    boxes, scores, classes, count = (part[index] for part in found)
+    count = found["num_detections"][index]
+    boxes, scores, classes = (
+        found[f"detection_{name}"][index][:count]
+        for name in ("boxes", "scores", "classes")
+    )
     area = truth.get("area")
     return inputs.image_result(
         truth["source_id"][index].decode(errors="replace"),
         truth["height"][index],
         truth["width"][index],
-        inputs.detections(
-            boxes[:count], scores[:count], classes[:count], num_classes
-        ),
+        inputs.detections(boxes, scores, classes, num_classes),
         inputs.ground_truth(
             truth["boxes"][index],
             truth["labels"][index],

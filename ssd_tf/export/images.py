@@ -12,7 +12,7 @@ from ssd_tf.command import UserError
 from ssd_tf.datasets import ground_truth
 from ssd_tf.datasets.formats import shapes
 from ssd_tf.detect import detectors
-from ssd_tf.detect.model_tensors import NAMES
+from ssd_tf.detect.runtimes import NAMES
 from ssd_tf.evaluation import evaluate
 from ssd_tf.input_pipeline import batches as input_pipeline
 from ssd_tf.input_pipeline import preprocessing

@@ -103,7 +103,7 @@ def _keep_best(best, options):
         tf.reshape(found.nmsed_boxes, [-1, total, 4]), kept, batch_dims=1
     )
     real = scores > 0
-    return detection.Detections(
+    return detection.DetectedBatch(
         tf.clip_by_value(boxes, 0.0, 1.0),
         scores,
         tf.where(real, kept // candidates + 1, 0),

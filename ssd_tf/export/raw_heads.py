@@ -10,7 +10,7 @@ import numpy as np
 from ssd_tf import command
 from ssd_tf.command import UserError
 from ssd_tf.detect import description
-from ssd_tf.detect.model_tensors import Quantization, from_pixels, stack
+from ssd_tf.detect.runtimes import Quantization, from_pixels, stack
 
 NAMES = ("logits", "localisations", "anchors")
 

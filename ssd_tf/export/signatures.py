@@ -25,6 +25,22 @@ class Signature(NamedTuple):
     inputs: tuple[tf.TensorSpec, ...]
 
 
+def make_predict(
+    net: SSDNet, options: DetectionParams = DetectionParams()
+) -> Callable[[Sequence[bytes]], dict[str, np.ndarray]]:
+    """Returns the exported `image_bytes`, compiled, from bytes to NumPy."""
+    image_bytes = make(net, options)["image_bytes"]
+    serve = tf.function(
+        image_bytes.function, input_signature=image_bytes.inputs
+    )
+
+    def predict(images: Sequence[bytes]) -> dict[str, np.ndarray]:
+        found = serve(tf.constant(list(images), tf.string))
+        return {name: found[name].numpy() for name in NAMES}
+
+    return predict
+
+
 def make(
     net: SSDNet,
     options: DetectionParams = DetectionParams(),
@@ -158,7 +174,7 @@ def _tfod_outputs(net, images, options) -> Outputs:
       images: whitened, float32 `[B, H, W, 3]`.
 
     Returns:
-      The four of `Detections`; for each detection also its anchor and its
+      The four of `DetectedBatch`; for each detection also its anchor and its
       scores of all classes with the background; and what all anchors said.
     """
     outputs = net.model(images, training=False)

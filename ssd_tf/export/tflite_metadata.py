@@ -5,19 +5,19 @@ metadata_schema.fbs: the packages that have generated code for it bring their
 own OpenCV (mediapipe) or are no longer kept (tflite-support).
 """
 
-import io
-import os
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+
+
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flatbuffers
 
+from ssd_tf.detect.description import LABEL_MAP, MODEL_FILE
+
 _IDENTIFIER = b"M001"
 # How these fields came to the schema, which readers compare with theirs.
 _MIN_PARSER_VERSION = "1.2.0"
-LABELS = "labelmap.txt"
-MODEL = "model.json"
 # ContentProperties, a union.
 _FEATURE, _IMAGE, _BOUNDING_BOX = 1, 2, 3
 _RGB, _BOUNDARIES, _NORMALIZATION = 1, 1, 1
@@ -45,7 +45,7 @@ def build(
         `TFLite_Detection_PostProcess`.
 
     Returns:
-      The buffer `TFLITE_METADATA`. It names the files `LABELS` and `MODEL`,
+      The buffer `TFLITE_METADATA`. It names the files `LABEL_MAP` and `MODEL_FILE`,
       which have to be packed into the model file.
     """
     inputs = _vector([_input_tensor(height, width)])
@@ -56,7 +56,7 @@ def build(
         None,
         _vector([_table(None, None, inputs, *outputs)]),
         *[None] * 2,
-        _vector([_file(each, _DESCRIPTIONS) for each in (LABELS, MODEL)]),
+        _vector([_file(each, _DESCRIPTIONS) for each in (LABEL_MAP, MODEL_FILE)]),
         _text(_MIN_PARSER_VERSION),
     )
     builder = flatbuffers.Builder()
@@ -77,7 +77,7 @@ def _detections():
     outputs = [
         # Where left, top, right and bottom are in ymin, xmin, ymax, xmax.
         _tensor("location", _bounding_box(index=(1, 0, 3, 2))),
-        _tensor("category", _feature(), files=[_file(LABELS, _VALUE_LABELS)]),
+        _tensor("category", _feature(), files=[_file(LABEL_MAP, _VALUE_LABELS)]),
         _tensor("score", _feature()),
         _tensor("number of detections", _table()),
     ]
@@ -198,29 +198,3 @@ def _table(*fields: Any) -> Node:
         return builder.EndObject()
 
     return add
-
-
-def pack(content: bytes, texts: Mapping[str, str]) -> bytes:
-    """A model file with others inside, as a ZIP archive behind the model."""
-    file = io.BytesIO(content)
-    with zipfile.ZipFile(file, "a") as archive:
-        for name, text in texts.items():
-            archive.writestr(name, text)
-    return file.getvalue()
-
-
-class NotPackedError(ValueError):
-    """A model file has no such file inside."""
-
-
-def read_packed(path: str | os.PathLike, name: str) -> str:
-    """A text that `pack` has put into a model file.
-
-    Raises:
-      NotPackedError: it is not there.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(name).decode()
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise NotPackedError(f"has no {name} inside") from error

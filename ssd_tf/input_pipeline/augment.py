@@ -14,7 +14,7 @@ import tensorflow as tf
 from ssd_tf.config.training import AugmentParams
 from ssd_tf.input_pipeline.crops import crop_boxes, draw_window, place
 from ssd_tf.input_pipeline.photometric import distort_colors
-from ssd_tf.input_pipeline.preprocessing import decode, resize
+from ssd_tf.input_pipeline.preprocessing import JPEG_DCT, decode, resize
 
 Example = dict[str, Any]
 # Caffe's five; the last is the nearest to OpenCV's LANCZOS4. None of them
@@ -106,7 +106,10 @@ def cut(
     image = tf.cond(
         is_jpeg,
         lambda: tf.io.decode_and_crop_jpeg(
-            encoded, [y, x, height, width], channels=3
+            encoded,
+            [y, x, height, width],
+            channels=3,
+            dct_method=JPEG_DCT,
         ),
         lambda: whole[y : y + height, x : x + width],
     )

@@ -5,9 +5,20 @@ import tensorflow as tf
 from ssd_tf.config.net import SSDParams
 
 
+# TensorFlow's default is a faster, coarser inverse DCT; this one gives the same
+# pixels as Pillow and OpenCV, so that a file and its decoded array are alike.
+JPEG_DCT = "INTEGER_ACCURATE"
+
+
 def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """Encoded JPEG, PNG, GIF or BMP (its first frame) -> uint8 `[h, w, 3]`."""
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    """Decodes JPEG, PNG, BMP or GIF (first frame) to uint8 `[h, w, 3]`."""
+    image = tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=JPEG_DCT),
+        lambda: tf.io.decode_image(
+            encoded, channels=3, expand_animations=False
+        ),
+    )
     return tf.ensure_shape(image, [None, None, 3])
 
 
@@ -23,11 +34,3 @@ def whiten(image: tf.Tensor, params: SSDParams) -> tf.Tensor:
     mean = tf.constant([params.image_mean], tf.float32)
     row = tf.tile(mean, [tf.shape(image)[-2], 1])
     return (image - row) * params.image_scale
-
-
-def prepare_image(encoded: tf.Tensor, params: SSDParams) -> tf.Tensor:
-    """Encoded image -> the network's input float32 `[H, W, 3]`.
-
-    What evaluation, detection and the exported model all do.
-    """
-    return whiten(resize(decode(encoded), params.img_shape), params)

@@ -20,7 +20,7 @@ from ssd_tf.multibox import encoder, losses
 _MAX_COORDINATE = 100.0
 
 
-class Detections(NamedTuple):
+class DetectedBatch(NamedTuple):
     """Detections of a batch, by descending score, zero padded."""
 
     detection_boxes: tf.Tensor  # float32 [B, K, 4], clipped to the image
@@ -38,7 +38,7 @@ def detect(
     nms_threshold: float = 0.45,
     top_k: int = 400,
     keep_top_k: int = 200,
-) -> Detections:
+) -> DetectedBatch:
     """Detections of a batch of images (Caffe's DetectionOutput layer).
 
     Per class the `top_k` best scores from `select_threshold` on compete by
@@ -56,7 +56,7 @@ def detect(
       keep_top_k: detections per image, K.
 
     Returns:
-      `Detections`. An anchor with a NaN in its outputs detects nothing.
+      `DetectedBatch`. An anchor with a NaN in its outputs detects nothing.
     """
     predictions, boxes = decode(logits, localisations, anchors, prior_scaling)
     found, _ = keep_best(
@@ -92,14 +92,14 @@ def keep_best(
     nms_threshold: float = 0.45,
     top_k: int = 400,
     keep_top_k: int = 200,
-) -> tuple[Detections, tf.Tensor]:
+) -> tuple[DetectedBatch, tf.Tensor]:
     """Selects, suppresses and keeps; the thresholds of `detect`.
 
     Args:
       predictions, boxes: from `decode`.
 
     Returns:
-      `Detections`, and int32 `[B, K]` the anchor of each (0 pads).
+      `DetectedBatch`, and int32 `[B, K]` the anchor of each (0 pads).
     """
     best = select_top_k(predictions, boxes, select_threshold, top_k)
     num_classes, candidates = best.scores.shape[1], best.scores.shape[2]
@@ -121,7 +121,7 @@ def keep_best(
         tf.reshape(best.anchors, [-1, total]), kept, batch_dims=1
     )
     return (
-        Detections(boxes, scores, classes, count),
+        DetectedBatch(boxes, scores, classes, count),
         tf.where(real, anchors, 0),
     )
 

@@ -168,7 +168,7 @@ class SSDNet:
 
     def detect(
         self, images: tf.Tensor, options: DetectionParams = DetectionParams()
-    ) -> detection.Detections:
+    ) -> detection.DetectedBatch:
         """Detections of whitened images `[B, H, W, 3]`.
 
         The one path under evaluation, drawing and export.

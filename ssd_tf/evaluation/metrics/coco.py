@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ssd_tf.detect.results import Detections
 from ssd_tf.evaluation.metrics import coco_class, inputs
 from ssd_tf.evaluation.metrics.outcomes import Outcomes
 
@@ -134,7 +135,7 @@ class COCOMetric:
         image = inputs.image_result("", height, width, found, truth)
         self.add(image.found, image.truth)
 
-    def add(self, found: inputs.Detections, truth: inputs.GroundTruth) -> None:
+    def add(self, found: Detections, truth: inputs.GroundTruth) -> None:
         """Adds one checked image with boxes in pixels."""
         gt_boxes = _to_xywh(truth.boxes)
         own = gt_boxes[:, 2] * gt_boxes[:, 3]

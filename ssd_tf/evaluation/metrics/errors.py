@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssd_tf.detect.results import Detections
 from ssd_tf.evaluation.metrics import voc
 from ssd_tf.evaluation.metrics.inputs import (
-    Detections,
     GroundTruth,
     ImageResult,
 )

@@ -6,18 +6,13 @@ package, and is dropped here, so that padded rows can be handed over as they
 are.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-
-class Detections(NamedTuple):
-    """Detections of one image, best first."""
-
-    boxes: np.ndarray  # float64 [K, 4]
-    scores: np.ndarray  # float64 [K], falling; ties in the order given
-    classes: np.ndarray  # int64 [K], 1-based
+from ssd_tf.detect.results import Detections, to_pixels
 
 
 class GroundTruth(NamedTuple):
@@ -42,28 +37,15 @@ class ImageResult(NamedTuple):
     source_id: str
     height: int
     width: int
-    found: Detections
+    found: Detections  # without names and image size
     truth: GroundTruth
 
-
-# Annotations and detections in files are decimals; as float32 shares of the
-# image they have lost the last digits. To the thousandth of a pixel they are
-# again what was written, and an overlap of exactly one half is one half.
-_DECIMALS = 3
-
-
-def to_pixels(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Boxes [n, 4] in [0, 1] -> pixels, rounded to a thousandth.
-
-    Raises:
-      ValueError: an image without pixels.
-    """
-    if not (height > 0 and width > 0):
-        raise ValueError(
-            "Expected the image's height and width in pixels. "
-            f"Received: {height} x {width}"
-        )
-    return np.round(boxes * [height, width, height, width], _DECIMALS)
+    @property
+    def shares(self) -> Detections:
+        """The detections with boxes as shares of the image."""
+        size = self.height, self.width
+        boxes = self.found.boxes / (size * 2)
+        return dataclasses.replace(self.found, boxes=boxes, image_size=size)
 
 
 def image_result(
@@ -82,7 +64,9 @@ def image_result(
         source_id,
         int(height),
         int(width),
-        found._replace(boxes=to_pixels(found.boxes, height, width)),
+        dataclasses.replace(
+            found, boxes=to_pixels(found.boxes, height, width)
+        ),
         truth._replace(boxes=to_pixels(truth.boxes, height, width)),
     )
 

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ssd_tf.detect.results import Detections
 from ssd_tf.evaluation.metrics import inputs
 from ssd_tf.evaluation.metrics.outcomes import (
     Outcomes,
@@ -117,7 +118,7 @@ class VOCMetric:
         )
         self.add(found, truth)
 
-    def add(self, found: inputs.Detections, truth: inputs.GroundTruth) -> None:
+    def add(self, found: Detections, truth: inputs.GroundTruth) -> None:
         """Adds one image that `metrics.inputs` has checked."""
         hits, skipped = judge(found, truth, self.iou_threshold)
         self._tally.add(
@@ -177,7 +178,7 @@ def ap_11_points(precision: np.ndarray, recall: np.ndarray) -> float:
 
 
 def judge(
-    found: inputs.Detections, truth: inputs.GroundTruth, iou_threshold: float
+    found: Detections, truth: inputs.GroundTruth, iou_threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tells each detection of one image, best first: hit, skipped (bool [K]).
 

@@ -53,10 +53,10 @@ def draw(
     """
     picture = _canvas(pixels, image)
     size = [image.height, image.width] * 2
-    found = [column[judgement.kept] for column in image.found]
+    found = image.found[judgement.kept]
     texts = [
-        f"{class_names[label - 1]} {score:.2f}"
-        for label, score in zip(found[2].tolist(), found[1], strict=True)
+        f"{class_names[each.class_number - 1]} {each.score:.2f}"
+        for each in found
     ]
     missed = image.truth.boxes[judgement.missed] / size
     names = [
@@ -70,7 +70,7 @@ def draw(
         (wrong, WRONG),
     ):
         chosen = np.flatnonzero(chosen)
-        boxes = found[0][chosen] / size
+        boxes = found.boxes[chosen] / size
         drawing.draw_tagged(picture, boxes, [texts[k] for k in chosen], color)
     return Drawn(
         image.source_id,
