@@ -24,7 +24,8 @@ from ssd_tf.datasets import (
 )
 from ssd_tf.datasets.annotation import Annotation, Problem
 from ssd_tf.datasets.convert import check as workers
-from ssd_tf.datasets.formats import coco, image_sets, voc
+from ssd_tf.datasets.formats import coco, voc
+from ssd_tf.datasets.formats import voc as image_sets
 
 _MAX_LISTED = 10  # class names in a message
 _SIGNATURE = {

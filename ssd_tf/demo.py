@@ -98,12 +98,12 @@ def _export(run_dir):
     from ssd_tf.evaluation import evaluate
     from ssd_tf.export import images as export_images
     from ssd_tf.export import model as description
-    from ssd_tf.export import saved_model, server_files
+    from ssd_tf.export import publishing, saved_model
 
     model = description.load(run_dir / "train", run_dir / evaluate.METRICS_FILE)
     how = saved_model.SavedModelOptions(warmup_images=export_images.samples())
     written = saved_model.write(model, run_dir / "export", how=how)
-    server_files.write(run_dir / "export")
+    publishing.write(run_dir / "export")
     return written
 
 

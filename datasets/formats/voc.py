@@ -14,6 +14,7 @@ XML comes from anywhere, so it is parsed by defusedxml.
 
 import html
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -22,18 +23,17 @@ from defusedxml import DefusedXmlException, ElementTree
 from ssd_tf.command import UserError, files
 from ssd_tf.datasets import images
 from ssd_tf.datasets.annotation import Annotation, Problem
-from ssd_tf.datasets.formats import image_sets
 
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
 
 
 def splits(roots: Sequence[pathlib.Path]) -> list[str]:
-    """Names of the splits of all roots, without per-class lists; sorted.
+    """Lists the splits of all roots, without per-class lists; sorted.
 
     Raises:
       UserError: a root is no VOC tree.
     """
-    return sorted({name for root in roots for name in image_sets.splits(root)})
+    return sorted({name for root in roots for name in tree_splits(root)})
 
 
 def read(
@@ -57,16 +57,16 @@ def read(
       UserError: a root is no VOC tree, or no root has the split.
     """
     known = splits(roots)
-    if not any(image_sets.has(root, split) for root in roots):
+    if not any(has(root, split) for root in roots):
         raise UserError(
             f"{', '.join(map(str, roots))}: no split {split!r}; there are "
             f"{', '.join(known)}"
         )
     taken = set()
     for root in roots:
-        if image_sets.has(root, split):
+        if has(root, split):
             yield from _read_root(root, split, taken, need_images)
-            taken.update(image_sets.image_names(root, split))
+            taken.update(image_names(root, split))
         else:
             yield Problem(
                 str(root), "split_not_here", "mended", f"no {split!r} in it"
@@ -77,7 +77,7 @@ def _read_root(root, split, taken, need_images):
     """One root of a union; `taken` are the names that earlier ones used."""
     image_files = images.index(root / "JPEGImages")
     seen = set()
-    for name in image_sets.image_names(root, split):
+    for name in image_names(root, split):
         path = _xml_path(root, name)
         if name in seen:
             yield _skipped(path, "listed_twice", f"in split {split!r}")
@@ -296,3 +296,71 @@ def _pixel(coordinate, size, first):
     if np.float32(whole / size) == coordinate:
         return whole + first
     return exact + first
+
+
+ALL = "all"  # the one split of a tree without image sets
+# `2008_000008 -1`: a per-class list says behind the name whether it is there.
+_CLASS_COLUMN = re.compile(r"\s+(-1|0|1)$")
+
+
+def tree_splits(root: pathlib.Path) -> list[str]:
+    """Lists the splits of one tree, without per-class lists.
+
+    Raises:
+      UserError: `root` is no VOC tree.
+    """
+    _check_root(root)
+    lists = sorted((root / "ImageSets" / "Main").glob("*.txt"))
+    if not lists:
+        return [ALL]
+    return [path.stem for path in lists if not _is_class_list(root, path)]
+
+
+def has(root: pathlib.Path, split: str) -> bool:
+    """Returns whether the tree has the split or per-class list."""
+    return _path(root, split).is_file() or split in tree_splits(root)
+
+
+def image_names(root: pathlib.Path, split: str) -> list[str]:
+    """Names of the split's images, without suffix, in the list's order."""
+    path = _path(root, split)
+    if not path.is_file():
+        return sorted(xml.stem for xml in root.glob("Annotations/*.xml"))
+    return [_name(root, line) for line in _lines(path)]
+
+
+def _path(root, split):
+    return root / "ImageSets" / "Main" / f"{split}.txt"
+
+
+def _check_root(root):
+    if (root / "Annotations").is_dir():
+        return
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; see --dataset_dir")
+    inside = sorted(path.parent for path in root.glob("*/Annotations"))
+    hint = f"; did you mean {inside[0]}?" if inside else ""
+    raise UserError(
+        f"{root}: no folder Annotations in it; a VOC tree has Annotations, "
+        f"JPEGImages and ImageSets/Main{hint}"
+    )
+
+
+def _lines(path):
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _name(root, line):
+    # `cat 1` may be an image's name too.
+    if (root / "Annotations" / f"{line}.xml").is_file():
+        return line
+    return _CLASS_COLUMN.sub("", line)
+
+
+def _is_class_list(root, path):
+    lines = _lines(path)
+    return bool(lines) and all(_name(root, line) != line for line in lines)

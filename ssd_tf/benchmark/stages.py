@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_tf.benchmark import inputs
-from ssd_tf.benchmark.timing import Measure, seconds, warmed
 from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.config.training import AUGMENTATIONS, TrainParams
 from ssd_tf.detect import saved_model
@@ -36,6 +35,38 @@ NUM_EVALUATED = 160
 NUM_JUDGED, NUM_COCO_CLASSES = 1000, 80
 # tf.data finds its number of threads in the first second or two.
 PIPELINE_WARM_SECONDS = 2.0
+
+
+# Takes one measurement: seconds per image.
+Measure = Callable[[], float]
+# A measurement lasts at least so long, so that the clock's and the machine's
+# noise stay small beside it.
+MIN_SECONDS = 0.2
+
+
+def seconds(call: Callable[[], Any], times: int) -> float:
+    """Mean wall-clock seconds of a call."""
+    started = time.perf_counter()
+    for _ in range(times):
+        call()
+    return (time.perf_counter() - started) / times
+
+
+def warmed(call: Callable[[], Any], images: int) -> Measure:
+    """What measures a call that handles so many images.
+
+    The call has been made when this returns, and once more before each
+    measurement: what it compiles does not count, nor that caches and free
+    memory are as the case whose turn it was before has left them.
+    """
+    call()
+    times = max(1, round(MIN_SECONDS / seconds(call, 1)))
+
+    def measure() -> float:
+        call()
+        return seconds(call, times) / images
+
+    return measure
 
 
 def _fetched(function: Callable[..., Any], *args, images: int) -> Measure:

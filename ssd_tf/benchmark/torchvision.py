@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from ssd_tf.benchmark import inputs
-from ssd_tf.benchmark.timing import Measure
+from ssd_tf.benchmark.stages import Measure
 from ssd_tf.command import UserError
 from ssd_tf.nets.ssd import SSDNet
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ssd_tf.benchmark.timing import Measure, warmed
+from ssd_tf.benchmark.stages import Measure, warmed
 from ssd_tf.config.training import TrainParams
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

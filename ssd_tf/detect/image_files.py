@@ -14,7 +14,11 @@ _QUALITY = 92  # of JPEGs
 # Icons hold whole images, whose size their header does not tell: Pillow decodes
 # them to know it. Encapsulated PostScript is a program.
 _NEVER_OPENED = (  # fmt: skip
-    b"\0\0\1\0", b"\0\0\2\0", b"icns", b"%!PS", b"\xc5\xd0\xd3\xc6",
+    b"\0\0\1\0",
+    b"\0\0\2\0",
+    b"icns",
+    b"%!PS",
+    b"\xc5\xd0\xd3\xc6",
 )
 # libjpeg writes no longer sides.
 _MAX_JPEG_SIDE = 65_500

@@ -14,9 +14,9 @@ from ssd_tf import command
 from ssd_tf.command import threads
 from ssd_tf.detect import outputs as detect_outputs
 from ssd_tf.detect import reading
+from ssd_tf.detect.detectors import Detector
 from ssd_tf.detect.formats import FORMATS
 from ssd_tf.detect.inputs import Source, Video
-from ssd_tf.detect.detectors import Detector
 from ssd_tf.detect.outputs import Outputs
 from ssd_tf.detect.reading import Picture, Reader, Result, Unreadable
 
@@ -103,7 +103,9 @@ def _render(result, outputs):
 
 
 def detect(
-    detector: Detector, pictures: Iterable[Picture | Unreadable], batch_size: int
+    detector: Detector,
+    pictures: Iterable[Picture | Unreadable],
+    batch_size: int,
 ) -> Iterator[Result | Unreadable]:
     """Detects on pictures in batches; the last one may be smaller.
 

@@ -4,7 +4,6 @@ The library call under eval_ssd.py, the demo and `ssd_tf.evaluate`.
 """
 
 import collections
-import dataclasses
 import math
 import os
 import pathlib
@@ -213,7 +212,9 @@ def _check(found, path, dataset_dir, number):
         )
 
 
-def results_folder(options: EvalOptions, asked: str, evaluated: str) -> pathlib.Path:
+def results_folder(
+    options: EvalOptions, asked: str, evaluated: str
+) -> pathlib.Path:
     """Returns the folder of the results.
 
     Only a train_dir's latest checkpoint has a folder without a name of its
@@ -394,9 +395,7 @@ def _write(images, truth, params, eval_dir, metrics, judged):
     command.say(f"{path}")
     if params.save_detections:
         path = eval_dir / coco_json.DETECTIONS_FILE
-        found = (
-            (image.source_id, image.shares) for image in images
-        )
+        found = ((image.source_id, image.shares) for image in images)
         coco_json.write(path, found, truth.category_ids)
         command.say(f"{path}")
         # So that the numbers of the classes are known wherever it is read.

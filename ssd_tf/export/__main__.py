@@ -69,7 +69,8 @@ def main() -> None:
     """Reads the flags, exports and verifies."""
     command.require(FLAGS, "checkpoint_path", "export_dir")
     command.load_tensorflow()
-    from ssd_tf.export import export, formats, subjects
+    from ssd_tf.export import export, formats
+    from ssd_tf.export import formats as subjects
     from ssd_tf.export import model as description
 
     # Whatever can be refused is refused before anything is made.

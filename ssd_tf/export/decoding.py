@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from ssd_tf.export import gif
 from ssd_tf.input_pipeline import preprocessing
 
 # So much of a file holds the size in every format but JPEG.
@@ -31,7 +30,7 @@ class Decoding(NamedTuple):
 def image_size(encoded: tf.Tensor) -> tf.Tensor:
     """Height and width int64 `[2]` as the header of an image tells them.
 
-    JPEG, PNG, GIF (its screen, see `gif.first_frame`), BMP and WebP. What is
+    JPEG, PNG, GIF (its screen, see `first_frame`), BMP and WebP. What is
     none of them has size 0 x 0, and also what a decoder would take without the
     part that tells its size: a PNG with another chunk before its header, a
     WebP without a chunk around its pixels.
@@ -50,7 +49,7 @@ def image_size(encoded: tf.Tensor) -> tf.Tensor:
         [
             (has(_JPEG), lambda: _jpeg_size(encoded)),
             (is_png, lambda: _numbers(octets, [20, 16], 4, True)),
-            (has(gif.MAGIC), lambda: _numbers(octets, [8, 6], 2)),
+            (has(MAGIC), lambda: _numbers(octets, [8, 6], 2)),
             (has(_BMP), lambda: _bmp_size(octets)),
             # libwebp's container specification: lossy, lossless, extended.
             (
@@ -102,8 +101,8 @@ def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
         size can be told before it is decoded.
     """
     encoded = tf.cond(
-        tf.equal(tf.strings.substr(encoded, 0, len(gif.MAGIC)), gif.MAGIC),
-        lambda: gif.first_frame(encoded),
+        tf.equal(tf.strings.substr(encoded, 0, len(MAGIC)), MAGIC),
+        lambda: first_frame(encoded),
         lambda: tf.identity(encoded),
     )
     with tf.control_dependencies(_checks(image_size(encoded), max_pixels)):
@@ -174,3 +173,88 @@ def decode_batch(
         ),
     )
     return images, valid
+
+
+MAGIC = b"GIF8"
+# GIF89a specification, sections 18, 20 and 22 to 24.
+_SCREEN_SIZE, _FLAGS, _HEADER_BYTES = 6, 10, 13
+_SIZE, _OWN_FLAGS, _DESCRIPTOR_BYTES = 5, 9, 10
+_EXTENSION, _DESCRIPTOR = ord("!"), ord(",")
+# Blocks that are looked at in a step: what a step costs has a bound, too.
+_WINDOW = 256
+# Runs of blocks of one length, of no more than a window, and extensions. Large
+# images have blocks of 254 or 255 bytes, by their writer, and an XMP packet is
+# some hundreds of any length.
+_MAX_STEPS = 2_000
+
+
+def first_frame(encoded: tf.Tensor) -> tf.Tensor:
+    """A GIF with its first frame only, whose screen has the frame's size.
+
+    Args:
+      encoded: string scalar, a GIF. It may be cut off or damaged: what is not
+        understood is left out, so that no decoder sees it.
+    """
+    end = tf.strings.length(encoded)
+    # A header and a descriptor can be read from any position up to the end.
+    room = tf.constant(bytes(_HEADER_BYTES + _DESCRIPTOR_BYTES))
+    encoded = tf.strings.join([encoded, room])
+    octets = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int32)
+
+    def part(start, stop):
+        return tf.strings.substr(encoded, start, stop - start)
+
+    colours = tf.minimum(_HEADER_BYTES + _table_bytes(octets[_FLAGS]), end)
+    at = _skip_extensions(octets, colours, end)
+    # Behind the descriptor its own colours, a byte of code size, the pixels.
+    own = at + _DESCRIPTOR_BYTES + _table_bytes(octets[at + _OWN_FLAGS])
+    stop = _skip_blocks(octets, own + 1, end)
+    is_frame = tf.equal(octets[at], _DESCRIPTOR)
+    size_at = tf.where(is_frame, at + _SIZE, _SCREEN_SIZE)
+    return tf.strings.join(
+        [
+            part(0, _SCREEN_SIZE),
+            part(size_at, size_at + 4),
+            part(_FLAGS, tf.maximum(colours, _HEADER_BYTES)),
+            part(at, tf.where(is_frame, stop, at)),
+            tf.constant(b";"),
+        ]
+    )
+
+
+def _table_bytes(flags):
+    """Of a table of colours, three for each, if there is one."""
+    size = 3 * tf.bitwise.left_shift(2, flags % 8)
+    return tf.where(flags >= 128, size, 0)
+
+
+def _skip_extensions(octets, at, end):
+    """Position of the first block that is none."""
+    return tf.while_loop(
+        lambda at: (at < end) & tf.equal(octets[at], _EXTENSION),
+        # Behind its mark and its kind.
+        lambda at: [_skip_blocks(octets, at + 2, end)],
+        [at],
+        maximum_iterations=_MAX_STEPS,
+    )[0]
+
+
+def _skip_blocks(octets, at, end):
+    """Position behind a chain of blocks, each led by its length, 0 ends it."""
+
+    def skip(at):
+        # Nearly all blocks of pixels are equally long; they are skipped at
+        # once.
+        step = octets[at] + 1
+        lengths = octets[at : at + _WINDOW * step : step]
+        is_equal = tf.cast(tf.equal(lengths + 1, step), tf.int32)
+        run = tf.reduce_sum(tf.math.cumprod(is_equal))
+        return [tf.minimum(at + run * step, end)]
+
+    at = tf.while_loop(
+        lambda at: (at < end) & tf.not_equal(octets[at], 0),
+        skip,
+        [tf.minimum(at, end)],
+        maximum_iterations=_MAX_STEPS,
+    )[0]
+    return tf.minimum(at + 1, end)

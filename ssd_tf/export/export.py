@@ -12,20 +12,14 @@ import numpy as np
 from ssd_tf import command
 from ssd_tf.command import UserError
 from ssd_tf.config.evaluation import DetectionParams
-from ssd_tf.export import (
-    formats,
-    publishing,
-    saved_model,
-    server_files,
-    subjects,
-    verify,
-    warmup,
-)
+from ssd_tf.export import formats, publishing, saved_model, verify, warmup
+from ssd_tf.export import formats as subjects
 from ssd_tf.export import model as description
+from ssd_tf.export import publishing as server_files
+from ssd_tf.export.formats import Subject
 from ssd_tf.export.model import Model
 from ssd_tf.export.runner import Found
 from ssd_tf.export.saved_model import SavedModelOptions
-from ssd_tf.export.subjects import Subject
 
 Entries = Sequence[dict[str, Any]]  # of `verify.verify`
 

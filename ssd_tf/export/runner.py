@@ -7,17 +7,23 @@ network, and the encoded images one by one. FOUND.npz gets the detections and
 `seconds` of every batch.
 """
 
+import contextlib
 import functools
+import os
 import pathlib
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+import tensorflow as tf
 
-from ssd_tf.detect import runtimes
+from ssd_tf import command
+from ssd_tf.command import UserError
+from ssd_tf.detect import description, runtimes
+from ssd_tf.detect.runtimes import Quantization, from_pixels, stack
 
 Found = dict[str, np.ndarray]
 # A batch of pixels and the same images encoded -> detections.
@@ -26,7 +32,6 @@ _WARMUPS = 3
 
 
 def _saved_model(path) -> Run:
-    from ssd_tf.export.session import SessionModel
 
     session = SessionModel(path)
 
@@ -43,9 +48,8 @@ def _of(load, path) -> Run:
 
 
 def _raw_heads(path) -> Run:
-    from ssd_tf.export import raw_heads
 
-    run = raw_heads.load(path)
+    run = load(path)
     return lambda pixels, _: run(pixels)
 
 
@@ -146,6 +150,110 @@ def main(runtime: str, path: str, images: str, found: str, batch: str) -> None:
         ]
     run = RUNTIMES[runtime](path)
     np.savez(found, **run_all(run, pixels, encoded, int(batch)))
+
+
+NAMES = ("logits", "localisations", "anchors")
+
+
+def load(
+    path: str | os.PathLike,
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Loads a file; its images are run one by one.
+
+    Returns:
+      A function from RGB float32 `[B, H, W, 3]` in 0..255 to detections, with
+      the thresholds that the file's model.json states.
+
+    Raises:
+      UserError: it has no model.json, or no raw heads.
+    """
+    detect = _detect(path)
+    litert = command.import_extra("ai_edge_litert.interpreter", "export")
+    interpreter = litert.Interpreter(str(path))
+    interpreter.allocate_tensors()
+    runner = interpreter.get_signature_runner()
+    missing = {*NAMES} - {*runner.get_output_details()}
+    if missing:
+        raise UserError(f"{path}: has no output {sorted(missing)[0]}")
+    ((given, details),) = runner.get_input_details().items()
+    quantization = Quantization(*details["quantization"])
+
+    def run_one(image: np.ndarray) -> dict[str, np.ndarray]:
+        pixels = from_pixels(image[None], details["dtype"], quantization)
+        heads = runner(**{given: pixels})
+        found = detect(*(heads[name] for name in NAMES))
+        return {key: x.numpy() for key, x in found._asdict().items()}
+
+    return lambda images: stack([run_one(image) for image in images])
+
+
+def _detect(path):
+    """From the three outputs to detections."""
+    stated = description.load(path)
+    if stated is None:
+        raise UserError(f"{path}: has no model.json inside; export it again")
+    import tensorflow as tf
+
+    from ssd_tf.multibox import detection
+
+    detect = functools.partial(
+        detection.detect,
+        prior_scaling=stated["anchors"]["prior_scaling"],
+        **stated["detection"],
+    )
+    return tf.function(
+        lambda logits, localisations, anchors: detect(
+            logits, localisations, anchors[0]
+        )
+    )
+
+
+class SessionModel:
+    """A loaded SavedModel with its signatures; a context manager."""
+
+    def __init__(self, path: str | os.PathLike):
+        """Loads it.
+
+        Args:
+          path: of one version.
+        """
+        self._session = tf.compat.v1.Session(graph=tf.Graph())
+        with self._session.graph.as_default(), _without_warnings():
+            loaded = tf.compat.v1.saved_model.load(
+                self._session, [tf.saved_model.SERVING], str(path)
+            )
+        self.signatures = {
+            name: signature
+            for name, signature in loaded.signature_def.items()
+            if signature.method_name == "tensorflow/serving/predict"
+        }
+
+    def __enter__(self) -> "SessionModel":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._session.close()
+
+    def run(
+        self, signature_name: str, inputs: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Runs a signature on named arrays; its named outputs."""
+        signature = self.signatures[signature_name]
+        feed = {signature.inputs[name].name: x for name, x in inputs.items()}
+        fetches = {name: x.name for name, x in signature.outputs.items()}
+        return self._session.run(fetches, feed)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """TensorFlow calls its session loader old; its server has no other."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,14 @@ Every output has the batch as its first axis, also the counts: TensorFlow
 Serving answers and merges requests by rows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from ssd_tf.config.evaluation import DetectionParams
+from ssd_tf.detect.runtimes import NAMES
 from ssd_tf.export.decoding import Decoding, decode_batch
 from ssd_tf.input_pipeline import preprocessing
 from ssd_tf.multibox import detection, losses

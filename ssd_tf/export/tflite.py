@@ -19,7 +19,7 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder, flexbuffers
 
 from ssd_tf.config.evaluation import DetectionParams
-from ssd_tf.export import raw_heads as heads
+from ssd_tf.export import runner as heads
 from ssd_tf.export import saved_model, tflite_metadata
 from ssd_tf.export.model import Model, describe
 from ssd_tf.export.signatures import Signature

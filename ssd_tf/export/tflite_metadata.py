@@ -5,9 +5,6 @@ metadata_schema.fbs: the packages that have generated code for it bring their
 own OpenCV (mediapipe) or are no longer kept (tflite-support).
 """
 
-
-
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,8 +42,8 @@ def build(
         `TFLite_Detection_PostProcess`.
 
     Returns:
-      The buffer `TFLITE_METADATA`. It names the files `LABEL_MAP` and `MODEL_FILE`,
-      which have to be packed into the model file.
+      The buffer `TFLITE_METADATA`. It names the files `LABEL_MAP`
+      and `MODEL_FILE`, which have to be packed into the model file.
     """
     inputs = _vector([_input_tensor(height, width)])
     outputs = _heads(heads) if heads else _detections()
@@ -56,7 +53,9 @@ def build(
         None,
         _vector([_table(None, None, inputs, *outputs)]),
         *[None] * 2,
-        _vector([_file(each, _DESCRIPTIONS) for each in (LABEL_MAP, MODEL_FILE)]),
+        _vector(
+            [_file(each, _DESCRIPTIONS) for each in (LABEL_MAP, MODEL_FILE)]
+        ),
         _text(_MIN_PARSER_VERSION),
     )
     builder = flatbuffers.Builder()
@@ -77,7 +76,9 @@ def _detections():
     outputs = [
         # Where left, top, right and bottom are in ymin, xmin, ymax, xmax.
         _tensor("location", _bounding_box(index=(1, 0, 3, 2))),
-        _tensor("category", _feature(), files=[_file(LABEL_MAP, _VALUE_LABELS)]),
+        _tensor(
+            "category", _feature(), files=[_file(LABEL_MAP, _VALUE_LABELS)]
+        ),
         _tensor("score", _feature()),
         _tensor("number of detections", _table()),
     ]

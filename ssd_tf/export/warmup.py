@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from ssd_tf.export.session import SessionModel
+from ssd_tf.export.runner import SessionModel
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 # Images in the largest request: what batching.config lets a server merge.

@@ -4,7 +4,6 @@ import tensorflow as tf
 
 from ssd_tf.config.net import SSDParams
 
-
 # TensorFlow's default is a faster, coarser inverse DCT; this one gives the same
 # pixels as Pillow and OpenCV, so that a file and its decoded array are alike.
 JPEG_DCT = "INTEGER_ACCURATE"

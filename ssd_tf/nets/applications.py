@@ -17,7 +17,7 @@ import numpy as np
 
 from ssd_tf.command import UserError
 from ssd_tf.config.net import SSDParams
-from ssd_tf.nets.batch_norm import FusedBatchNormalization
+from ssd_tf.nets.keras_layers import FusedBatchNormalization
 from ssd_tf.nets.layers import BATCH_NORM_DECAY
 
 STRIDES = (4, 8, 16, 32)

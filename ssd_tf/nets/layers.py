@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
-from ssd_tf.nets.batch_norm import FusedBatchNormalization
-from ssd_tf.nets.dilated import DilatedConv2D
+from ssd_tf.nets.keras_layers import DilatedConv2D, FusedBatchNormalization
 
 with warnings.catch_warnings():
     # tf_slim is unmaintained and its import warns about old spellings.

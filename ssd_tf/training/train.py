@@ -25,7 +25,8 @@ from ssd_tf.input_pipeline import batches
 from ssd_tf.nets import averages, checkpoint, scopes
 from ssd_tf.nets.layers import synchronize_batch_norm
 from ssd_tf.nets.ssd import SSDNet
-from ssd_tf.training import changes, log, loop, optimizers, run_lock, strategies
+from ssd_tf.training import log, loop, optimizers, run_lock, strategies
+from ssd_tf.training import run as changes
 from ssd_tf.training import step as train_step
 from ssd_tf.training.feed import Feed
 from ssd_tf.training.run import Run

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from ssd_tf.benchmark import __main__ as benchmark
-from ssd_tf.benchmark import inputs, timing, torchvision
+from ssd_tf.benchmark import inputs, torchvision
 from ssd_tf.benchmark import stages as benchmark_stages
+from ssd_tf.benchmark import stages as timing
 from ssd_tf.command import UserError
 
 

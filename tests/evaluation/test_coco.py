@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from ssd_tf.evaluation.metrics import coco_class
+from ssd_tf.evaluation.metrics import coco
 from ssd_tf.evaluation.metrics.coco import METRICS, COCOMetric
 
 DATA = pathlib.Path(__file__).parents[1] / "data" / "eval_golden" / "coco"
@@ -269,7 +269,7 @@ def test_unusable_overlaps_are_refused(overlaps):
 
 def test_processes_share_the_classes(monkeypatch):
     alone = golden_metric().result()
-    monkeypatch.setattr(coco_class, "_DETECTIONS_PER_WORKER", 1)
+    monkeypatch.setattr(coco, "_DETECTIONS_PER_WORKER", 1)
     assert golden_metric().result(num_workers=2) == alone
 
 

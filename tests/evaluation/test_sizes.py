@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_tf.evaluation import coverage
+from ssd_tf.evaluation import analysis
 from ssd_tf.evaluation.metrics import sizes
 from ssd_tf.multibox import boxes, encoder
 from ssd_tf.nets import nets_factory
@@ -72,7 +72,7 @@ def test_difficult_boxes_have_no_size():
 def test_no_images():
     result = sizes.average_precisions([], NAMES, INPUT)
     assert result["tiny"]["mAP"] == {"AP": None, "boxes": 0}
-    result = coverage.coverage([], NAMES, np.zeros((1, 4)), INPUT)
+    result = analysis.coverage([], NAMES, np.zeros((1, 4)), INPUT)
     assert result["all"]["all"] == {"boxes": 0, "reached": None, "forced": None}
 
 
@@ -80,7 +80,7 @@ def test_coverage_by_hand():
     anchors = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
     # IoU 1 and .64 with the first anchor, and .04 with any.
     rows = np.array([[0, 0, 0.5, 0.5], [0, 0, 0.4, 0.4], [0, 0.9, 0.1, 1.0]])
-    reached, forced = coverage.of_boxes(rows, anchors)
+    reached, forced = analysis.of_boxes(rows, anchors)
     np.testing.assert_array_equal(reached, [True, True, False])
     # The first anchor takes the first box, so the second has none.
     np.testing.assert_array_equal(forced, [False, True, True])
@@ -90,7 +90,7 @@ def test_shares_by_class_and_size():
     anchors = np.array([[0, 0, 0.5, 0.5]])
     half, quarter = [0, 0, 200, 400], [200, 400, 400, 800]
     one = image(truth=[(half, 1), (quarter, 1), (half, 2), (TINY, 2)])
-    result = coverage.coverage([one], NAMES, anchors, INPUT)
+    result = analysis.coverage([one], NAMES, anchors, INPUT)
     assert result["per_class"]["cat"]["all"] == {
         "boxes": 2,
         "reached": 0.5,
@@ -109,7 +109,7 @@ def test_shares_by_class_and_size():
     }
     assert result["all"]["all"] == {"boxes": 4, "reached": 0.5, "forced": 0.75}
     crowd = image(truth=[(half, 1), (quarter, 1)], crowd=[True, False])
-    result = coverage.coverage([crowd], NAMES, anchors, INPUT)
+    result = analysis.coverage([crowd], NAMES, anchors, INPUT)
     assert result["per_class"]["cat"]["all"] == {
         "boxes": 1,
         "reached": 0.0,
@@ -131,6 +131,6 @@ def test_coverage_is_what_the_encoder_matches(seed):
     )
     matched = targets.gclasses.numpy()[targets.gscores.numpy() >= 0.5]
     anchors = boxes.to_corners(np.asarray(net.flat_anchors))
-    reached, forced = coverage.of_boxes(rows, anchors)
+    reached, forced = analysis.of_boxes(rows, anchors)
     np.testing.assert_array_equal(~forced, np.isin(np.arange(1, 21), matched))
     assert (forced | reached).all() and forced.any() and not forced.all()

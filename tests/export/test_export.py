@@ -13,11 +13,12 @@ from ssd_tf.command import UserError
 from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.detect import saved_model
 from ssd_tf.export import export as steps
-from ssd_tf.export import publishing, runner, server_files, verify
+from ssd_tf.export import publishing, runner, verify
+from ssd_tf.export import publishing as server_files
 from ssd_tf.export.export import Images, Wanted
+from ssd_tf.export.formats import Subject
 from ssd_tf.export.model import fingerprint
 from ssd_tf.export.saved_model import SavedModelOptions
-from ssd_tf.export.subjects import Subject
 
 IMAGES = Images([b"image"])
 

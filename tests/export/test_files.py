@@ -16,7 +16,8 @@ from processes import ROOT, error_of, finish, start
 
 from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.detect import runtimes
-from ssd_tf.export import formats, pairs, subjects, tflite_metadata
+from ssd_tf.export import formats, tflite_metadata, verify
+from ssd_tf.export import formats as subjects
 from ssd_tf.export.model import fingerprint
 
 EXACT = 1e-4
@@ -59,7 +60,7 @@ def test_tflite_gives_what_the_net_gives(
     expected = detect(lively.net, images, top_k=len(lively.net.flat_anchors))
     scores = expected["detection_scores"]
     assert scores.max() > 0.7 and np.ptp(scores[:, :100]) > 0.2
-    alike = pairs.compare(expected, found, 0.9 if tolerance < 0.1 else 0.5)
+    alike = verify.compare(expected, found, 0.9 if tolerance < 0.1 else 0.5)
     assert alike.score < tolerance and alike.box < tolerance
     assert alike.matched >= matched
 
@@ -150,7 +151,7 @@ def test_onnx_gives_what_the_net_gives(
     assert found["num_detections"].tolist() == (
         expected["num_detections"].tolist()
     )
-    alike = pairs.compare(expected, found, 0.99)
+    alike = verify.compare(expected, found, 0.99)
     assert alike.matched == 1.0
     limit = EXACT if runtime == "onnx" else 1e-3
     assert alike.score < limit and alike.box < limit
@@ -244,7 +245,7 @@ def test_no_detections_and_some(lively, images, tmp_path):
             found = runtime.run(given[rows])
             np.testing.assert_array_equal(found["num_detections"], counts[rows])
             wanted = {key: x[rows] for key, x in expected.items()}
-            assert pairs.compare(wanted, found, 0.99).matched == 1.0
+            assert verify.compare(wanted, found, 0.99).matched == 1.0
             padding = found["detection_scores"] == 0
             assert not found["detection_boxes"][padding].any()
             assert not found["detection_classes"][padding].any()

@@ -9,7 +9,8 @@ import tensorflow as tf
 from hostile_images import HEIGHT, PICTURES, WIDTH, animation, gif_bomb
 from PIL import Image
 
-from ssd_tf.export import decoding, gif
+from ssd_tf.export import decoding
+from ssd_tf.export import decoding as gif
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])

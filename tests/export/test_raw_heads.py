@@ -7,14 +7,8 @@ from exported_files import assert_takes_bytes, detect, metadata_of, resized
 
 from ssd_tf.command import UserError
 from ssd_tf.detect import stated_names
-from ssd_tf.export import (
-    formats,
-    pairs,
-    raw_heads,
-    signatures,
-    subjects,
-    tflite,
-)
+from ssd_tf.export import formats, runner, signatures, tflite, verify
+from ssd_tf.export import formats as subjects
 from ssd_tf.export.model import Model
 
 EXACT = 1e-4
@@ -58,8 +52,8 @@ def test_raw_heads_are_those_of_the_signature(raw_files, lively, images):
 def test_raw_heads_become_what_the_net_detects(
     raw_files, lively, images, name, tolerance
 ):
-    found = raw_heads.load(raw_files[name])(images)
-    alike = pairs.compare(detect(lively.net, images), found, 0.5)
+    found = runner.load(raw_files[name])(images)
+    alike = verify.compare(detect(lively.net, images), found, 0.5)
     assert alike.score < tolerance and alike.box < tolerance
     assert alike.matched > 0.9 and alike.compared > 100
 
@@ -82,7 +76,7 @@ def test_a_file_without_model_json_is_told_to_be_old(raw_files, tmp_path):
     old = tmp_path / "old.tflite"
     old.write_bytes(content[: content.index(b"PK\x03\x04")])
     with pytest.raises(UserError, match="old.tflite: has no model.json"):
-        raw_heads.load(old)
+        runner.load(old)
 
 
 def test_ranges_are_not_learnt_from_nothing(lively):

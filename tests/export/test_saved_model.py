@@ -17,7 +17,7 @@ from ssd_tf.command import UserError
 from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.detect import saved_model as serving
 from ssd_tf.export import __main__ as export
-from ssd_tf.export import pairs, saved_model, signatures, warmup
+from ssd_tf.export import saved_model, signatures, verify, warmup
 from ssd_tf.export.decoding import Decoding
 from ssd_tf.export.model import Model
 
@@ -113,7 +113,7 @@ def test_a_session_runs_every_signature(exported, lively, pictures, tmp_path):
         assert {x.dtype for x in found.values()} == {np.dtype(np.float32)}
         # Another graph: of two equal scores the other one may come first.
         rows = {name: value[index] for name, value in expected.items()}
-        alike = pairs.compare(rows, found, overlap=0.99)
+        alike = verify.compare(rows, found, overlap=0.99)
         assert alike.matched == 1.0
         assert max(alike.score, alike.box) < 1e-4
     raw = answers[5]

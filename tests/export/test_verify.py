@@ -9,7 +9,7 @@ from hostile_images import PICTURES
 
 from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.export import runner, verify
-from ssd_tf.export.subjects import Subject
+from ssd_tf.export.formats import Subject
 
 NET = types.SimpleNamespace(
     params=types.SimpleNamespace(img_shape=(8, 8)), flat_anchors=[None] * 777

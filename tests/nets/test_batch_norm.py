@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_tf.nets import nets_factory
-from ssd_tf.nets.batch_norm import FusedBatchNormalization
+from ssd_tf.nets.keras_layers import FusedBatchNormalization
 
 KERAS = keras.layers.BatchNormalization
 # Two orders of summation over 252 values: some ulp of float32; an output is

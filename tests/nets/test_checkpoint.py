@@ -13,7 +13,7 @@ from ssd_tf.config import presets
 from ssd_tf.config import run as config
 from ssd_tf.nets import checkpoint
 from ssd_tf.nets.ssd import SSDNet
-from ssd_tf.training import changes
+from ssd_tf.training import run
 
 
 def test_load_net_gives_the_trained_net_back(trained):
@@ -79,7 +79,7 @@ def test_weights_that_only_fit_by_their_shapes_are_refused(trained, changed):
     params = dataclasses.replace(trained.settings.params, **changed)
     other = dataclasses.replace(trained.settings, params=params)
     with pytest.raises(UserError, match=f"trained with {next(iter(changed))}"):
-        changes.check_same_state("run", trained.settings, other)
+        run.check_same_state("run", trained.settings, other)
 
 
 def test_the_order_of_trained_parts_does_not_matter(trained):
@@ -90,11 +90,11 @@ def test_the_order_of_trained_parts_does_not_matter(trained):
         return dataclasses.replace(trained.settings, training=training)
 
     before = with_scopes("extra1", "stride8_box")
-    changes.check_same_state(
+    run.check_same_state(
         "run", before, with_scopes("stride8_box", "extra1", "extra1")
     )
     with pytest.raises(UserError, match=r"\('extra1', 'stride8_box'\), not"):
-        changes.check_same_state("run", before, with_scopes("extra1"))
+        run.check_same_state("run", before, with_scopes("extra1"))
 
 
 def test_weights_alone_are_no_run_that_could_go_on(trained, tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_tf.nets.dilated import DilatedConv2D
+from ssd_tf.nets.keras_layers import DilatedConv2D
 
 # Sums of 9 * 16 products in another order: some ulp of float32, of which the
 # outputs' cancelling leaves more. In bfloat16 nine values are rounded, to 2^-9

@@ -9,7 +9,7 @@ import pytest
 from ssd_tf.command import UserError
 from ssd_tf.config import presets
 from ssd_tf.config.presets import SSD_300_MOBILENET_V2, SSD_300_RESNET50
-from ssd_tf.nets import applications, fpn, resnet
+from ssd_tf.nets import applications, heads, resnet
 from ssd_tf.nets.layers import arg_scope, conv2d
 from ssd_tf.nets.ssd import SSDNet
 
@@ -178,7 +178,7 @@ def test_a_source_that_the_trunk_lacks_is_named():
 def test_a_pyramid_adds_what_coarser_levels_see():
     sources = [keras.Input((side, side, 2)) for side in (5, 3, 2)]
     with arg_scope([conv2d], activation_fn="relu", normalizer_fn=None):
-        levels = fpn.feature_pyramid(sources, 2, separable=False)
+        levels = heads.feature_pyramid(sources, 2, separable=False)
     model = keras.Model(sources, levels)
     identity = np.eye(2, dtype="f")
     for layer in model.layers:

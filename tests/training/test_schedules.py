@@ -6,12 +6,14 @@ import pytest
 
 from ssd_tf.command.settings import choices
 from ssd_tf.config.training import TrainParams
-from ssd_tf.training import schedules
+from ssd_tf.training import optimizers
 
 
 def rates(steps, steps_per_epoch=10, **settings):
     settings = {"warmup_steps": 0, **settings}
-    schedule = schedules.learning_rate(TrainParams(**settings), steps_per_epoch)
+    schedule = optimizers.learning_rate(
+        TrainParams(**settings), steps_per_epoch
+    )
     return [float(schedule(step)) for step in steps]
 
 
@@ -111,7 +113,7 @@ def test_unknown_decay_names_the_known_ones():
 
 def test_schedule_survives_its_configuration():
     training = TrainParams(warmup_steps=7, learning_rate=0.3)
-    schedule = schedules.learning_rate(training, 1)
+    schedule = optimizers.learning_rate(training, 1)
     text = keras.saving.serialize_keras_object(schedule)
     again = keras.saving.deserialize_keras_object(text)
     for step in (0, 3, 90_000):

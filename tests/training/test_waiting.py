@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from ssd_tf.training import waiting
+from ssd_tf.training import loop
 
 
 class Clock:
@@ -26,7 +26,7 @@ def steps(clock, watch, number, wait, compute):
 
 def test_the_share_of_each_window():
     clock = Clock()
-    watch = waiting.WaitingTime(clock)
+    watch = loop.WaitingTime(clock)
     # The first one fills buffers and compiles.
     assert steps(clock, watch, 2, wait=60.0, compute=20.0) == 0.0
     assert steps(clock, watch, 10, wait=1.0, compute=3.0) == 0.25
@@ -36,7 +36,7 @@ def test_the_share_of_each_window():
 
 
 def test_real_time():
-    watch = waiting.WaitingTime()
+    watch = loop.WaitingTime()
     watch.share()
     with watch.waiting():
         time.sleep(0.3)
@@ -46,16 +46,16 @@ def test_real_time():
 
 
 def test_a_failed_wait_keeps_its_error():
-    watch = waiting.WaitingTime()
+    watch = loop.WaitingTime()
     with pytest.raises(StopIteration), watch.waiting():
         next(iter([]))
 
 
 def test_advice():
-    assert waiting.advice(0.0) is None
-    assert waiting.advice(waiting.INPUT_BOUND) is None
-    assert waiting.advice(0.434).startswith(
+    assert loop.advice(0.0) is None
+    assert loop.advice(loop.INPUT_BOUND) is None
+    assert loop.advice(0.434).startswith(
         "the input pipeline, not the device, is the bottleneck: 43% of the "
         "time is spent waiting for data; "
     )
-    assert "--augmentation=light" in waiting.advice(1.0)
+    assert "--augmentation=light" in loop.advice(1.0)

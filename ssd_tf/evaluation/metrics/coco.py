@@ -5,13 +5,18 @@ in COCO's files is the mask's; where it states none, by the box's. There are no
 categories beyond the class names given.
 """
 
+import contextlib
+import io
+import multiprocessing
 from collections.abc import Iterator, Sequence
+from concurrent import futures
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ssd_tf.detect.results import Detections
-from ssd_tf.evaluation.metrics import coco_class, inputs
+from ssd_tf.evaluation.metrics import inputs
 from ssd_tf.evaluation.metrics.outcomes import Outcomes
 
 # In the order of `COCOeval.stats`.
@@ -38,6 +43,19 @@ SIZES = {
     "medium": "between 32 x 32 and 96 x 96 pixels",
     "large": "larger than 96 x 96 pixels",
 }
+
+
+class ClassBoxes(NamedTuple):
+    """What one class has over all images; boxes are x, y, w, h in pixels."""
+
+    num_images: int
+    gt_images: np.ndarray  # int [m], rising
+    gt_boxes: np.ndarray  # float64 [m, 4]
+    gt_areas: np.ndarray  # float64 [m]
+    gt_crowd: np.ndarray  # bool [m]
+    images: np.ndarray  # int [n], rising
+    boxes: np.ndarray  # float64 [n, 4]
+    scores: np.ndarray  # float64 [n]
 
 
 class COCOMetric:
@@ -153,7 +171,7 @@ class COCOMetric:
         """The twelve numbers, in [0, 1], of all images so far.
 
         Args:
-          num_workers: processes, see `coco_class.evaluate_all`.
+          num_workers: processes, see `evaluate_all`.
 
         Returns:
           `COCO/AP`, `COCO/AP50`, .. `COCO/AR_large`; None where nothing was to
@@ -204,24 +222,24 @@ class COCOMetric:
 
     def _by_class(self, num_workers=1):
         if self._evaluated is None:
-            self._evaluated = coco_class.evaluate_all(
+            self._evaluated = evaluate_all(
                 list(self._boxes_by_class()), self.iou_thresholds, num_workers
             )
         return self._evaluated
 
     def _stats(self, evaluations):
-        stats = coco_class.summarize(evaluations, self.iou_thresholds)
+        stats = summarize(evaluations, self.iou_thresholds)
         return {
             name: None if value < 0 else float(value)
             for name, value in zip(METRICS, stats, strict=True)
         }
 
-    def _boxes_by_class(self) -> Iterator[coco_class.ClassBoxes]:
+    def _boxes_by_class(self) -> Iterator[ClassBoxes]:
         nothing = np.empty(0, int), np.empty((0, 4)), np.empty(0)
         truth = _columns(self._truth, (*nothing, np.empty(0, bool)))
         found = _columns(self._found, nothing)
         for label in range(1, len(self.class_names) + 1):
-            yield coco_class.ClassBoxes(
+            yield ClassBoxes(
                 len(self._truth),
                 *_of_class(truth, label),
                 *_of_class(found, label),
@@ -257,3 +275,167 @@ def _to_xywh(boxes: np.ndarray) -> np.ndarray:
     """x, y, width, height [n, 4]; an inverted box has no extent."""
     size = np.maximum(boxes[:, :1:-1] - boxes[:, 1::-1], 0)
     return np.concatenate([boxes[:, 1::-1], size], axis=1)
+
+
+# Below this a second process costs more than it saves.
+_DETECTIONS_PER_WORKER = 50_000
+
+
+class ClassEvaluation(NamedTuple):
+    """COCOeval's tables of one class, -1 where there is no ground truth.
+
+    T overlaps, R recalls, A ranges of area, M limits of detections.
+    """
+
+    precision: np.ndarray  # float64 [T, R, 1, A, M]
+    recall: np.ndarray  # float64 [T, 1, A, M]
+    outcomes: Outcomes  # any size, the largest limit of detections
+
+
+def evaluate_all(
+    classes: Sequence[ClassBoxes],
+    iou_thresholds: Sequence[float],
+    num_workers: int = 1,
+) -> list[ClassEvaluation]:
+    """Evaluates every class, in order.
+
+    Args:
+      classes: what there is of each.
+      iou_thresholds: T, rising.
+      num_workers: processes at most; with more than 1 the main module must be
+        importable (`if __name__ == "__main__":`).
+    """
+    work = sum(len(each.scores) for each in classes)
+    num_workers = min(num_workers, 1 + work // _DETECTIONS_PER_WORKER)
+    arguments = classes, [list(iou_thresholds)] * len(classes)
+    if num_workers == 1:
+        return list(map(evaluate_class, *arguments))
+    with futures.ProcessPoolExecutor(
+        num_workers, multiprocessing.get_context("spawn")
+    ) as pool:
+        return list(pool.map(evaluate_class, *arguments))
+
+
+def evaluate_class(
+    of_class: ClassBoxes, iou_thresholds: Sequence[float]
+) -> ClassEvaluation:
+    """Runs pycocotools on one class."""
+    evaluation = _new(iou_thresholds)
+    with _silence():
+        evaluation.cocoGt = _index(_ground_truth(of_class))
+        evaluation.cocoDt = _index(_detections(of_class))
+        evaluation.params.imgIds = np.union1d(
+            of_class.gt_images, of_class.images
+        ).tolist()
+        evaluation.params.catIds = [1]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return ClassEvaluation(
+        evaluation.eval["precision"],
+        evaluation.eval["recall"],
+        _outcomes(evaluation, of_class.num_images),
+    )
+
+
+def summarize(
+    classes: Sequence[ClassEvaluation], iou_thresholds: Sequence[float]
+) -> np.ndarray:
+    """The twelve numbers of these classes together; float64 [12], -1: none."""
+    evaluation = _new(iou_thresholds)
+    evaluation.eval = {
+        "precision": np.concatenate([x.precision for x in classes], axis=2),
+        "recall": np.concatenate([x.recall for x in classes], axis=1),
+    }
+    with _silence():
+        evaluation.summarize()
+    return evaluation.stats
+
+
+def _new(iou_thresholds):
+    from pycocotools.cocoeval import COCOeval
+
+    evaluation = COCOeval(iouType="bbox")
+    evaluation.params.iouThrs = np.array(iou_thresholds)
+    return evaluation
+
+
+def _silence():
+    """pycocotools reports each of its steps on standard output."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
+def _index(annotations: Iterator[dict]):
+    """A `pycocotools.coco.COCO` over these annotations."""
+    from pycocotools.coco import COCO
+
+    coco = COCO()
+    # Numbered from 1: pycocotools takes a match with annotation 0 for none.
+    coco.dataset = {
+        "annotations": [
+            {"id": number, "category_id": 1, **fields}
+            for number, fields in enumerate(annotations, start=1)
+        ]
+    }
+    coco.createIndex()
+    return coco
+
+
+def _ground_truth(of_class: ClassBoxes) -> Iterator[dict]:
+    for image, box, area, crowd in zip(
+        of_class.gt_images.tolist(),
+        of_class.gt_boxes.tolist(),
+        of_class.gt_areas.tolist(),
+        of_class.gt_crowd.tolist(),
+        strict=True,
+    ):
+        yield {
+            "image_id": image,
+            "bbox": box,
+            "area": area,
+            "iscrowd": int(crowd),
+        }
+
+
+def _detections(of_class: ClassBoxes) -> Iterator[dict]:
+    for image, box, score in zip(
+        of_class.images.tolist(),
+        of_class.boxes.tolist(),
+        of_class.scores.tolist(),
+        strict=True,
+    ):
+        yield {
+            "image_id": image,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+            "score": score,
+        }
+
+
+def _outcomes(evaluation, num_images: int) -> Outcomes:
+    """The matches behind the tables, ranked as `accumulate` ranks them."""
+    num_ground_truth = np.zeros(num_images, np.int32)
+    num_overlaps = len(evaluation.params.iouThrs)
+    nothing = np.zeros((num_overlaps, 0), bool)
+    scores, images = [np.empty(0)], [np.empty(0, np.int32)]
+    hits, ignored = [nothing], [nothing]
+    # The first of the ranges of area is all.
+    for entry in evaluation.evalImgs[: len(evaluation.params.imgIds)]:
+        if entry is None:
+            continue
+        image = entry["image_id"]
+        num_ground_truth[image] = np.count_nonzero(entry["gtIgnore"] == 0)
+        passed = entry["dtIgnore"].astype(bool)
+        scores.append(np.array(entry["dtScores"], np.float64))
+        images.append(np.full(len(entry["dtScores"]), image, np.int32))
+        ignored.append(passed)
+        hits.append((entry["dtMatches"] > 0) & ~passed)
+    scores = np.concatenate(scores)
+    order = np.argsort(-scores, kind="stable")
+    return Outcomes(
+        scores[order],
+        np.concatenate(images)[order],
+        np.concatenate(hits, axis=1)[:, order],
+        np.concatenate(ignored, axis=1)[:, order],
+        num_ground_truth,
+    )

@@ -7,10 +7,7 @@ import numpy as np
 
 from ssd_tf.detect.results import Detections
 from ssd_tf.evaluation.metrics import voc
-from ssd_tf.evaluation.metrics.inputs import (
-    GroundTruth,
-    ImageResult,
-)
+from ssd_tf.evaluation.metrics.inputs import GroundTruth, ImageResult
 from ssd_tf.multibox.boxes import iou_matrix
 
 BACKGROUND = 0

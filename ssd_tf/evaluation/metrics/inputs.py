@@ -64,9 +64,7 @@ def image_result(
         source_id,
         int(height),
         int(width),
-        dataclasses.replace(
-            found, boxes=to_pixels(found.boxes, height, width)
-        ),
+        dataclasses.replace(found, boxes=to_pixels(found.boxes, height, width)),
         truth._replace(boxes=to_pixels(truth.boxes, height, width)),
     )
 
