@@ -83,12 +83,12 @@ def compile_as(request):
 @pytest.fixture(scope="session")
 def shapes_data(tmp_path_factory):
     """A small converted copy of the built-in data: 48 train, 12 test."""
-    from ssd_tf.datasets.convert import __main__ as convert
+    from ssd_tf.datasets.convert.convert import convert
     from ssd_tf.datasets.formats import shapes
 
     root = tmp_path_factory.mktemp("shapes")
     raw = shapes.write_dataset(root / "raw", num_train=48, num_test=12)
-    convert.convert("voc", [raw], root / "data", num_workers=1)
+    convert(raw, root / "data", num_workers=1)
     return root / "data"
 
 
@@ -140,7 +140,7 @@ def trained(shapes_data, tmp_path_factory):
         train_process.FIXTURE_STEPS,
     )
     train_dir = tmp_path_factory.mktemp("trained")
-    net = train.train(
+    net = train.fit(
         settings, train_dir, records.reader(shapes_data, "train"), 48
     )
     return Trained(train_dir, shapes_data, settings, net)

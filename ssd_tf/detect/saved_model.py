@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ssd_tf.command import UserError
-from ssd_tf.detect.description import LABELS_FILE
+from ssd_tf.detect import description
 from ssd_tf.detect.runtimes import NAMES
 
 SIGNATURE = "image_bytes"
+LABELS_FILE = f"assets/{description.LABELS_FILE}"
+MODEL_FILE = f"assets/{description.MODEL_FILE}"
 _REMEDY = "expected an export of ssd_tf, see python -m ssd_tf.export --help"
 # Encoded images [B] -> arrays by `runtimes.NAMES`.
 Predict = Callable[[Sequence[bytes]], dict[str, np.ndarray]]
@@ -63,7 +65,7 @@ def read_labels(saved_model: pathlib.Path) -> tuple[str, ...]:
     Raises:
       UserError: it has none.
     """
-    path = saved_model / "assets" / LABELS_FILE
+    path = saved_model / LABELS_FILE
     try:
         return tuple(path.read_text("utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:

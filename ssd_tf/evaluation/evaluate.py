@@ -87,14 +87,22 @@ def prepare_for(detector: Detector) -> Callable[[Batch], Batch]:
             size = _stated_size(record)
             others = {key: x for key, x in record.items() if key != "image"}
             return {**others, "height": size[0], "width": size[1]}
-        image, encoded = preprocessing.decode(record["image"]), record["image"]
-        size = tf.shape(image)
-        if detector.takes == PIXELS:
-            encoded = preprocessing.resize(image, detector.input_size)
-        sizes = {"height": size[0], "width": size[1]}
-        return {**record, **sizes, "image": encoded}
+        return with_size(
+            record, detector.input_size if detector.takes == PIXELS else None
+        )
 
     return prepare
+
+
+def with_size(
+    record: Batch, input_size: tuple[int, int] | None = None
+) -> Batch:
+    """Adds the image's true size; resizes it where `input_size` is given."""
+    image, given = preprocessing.decode(record["image"]), record["image"]
+    if input_size:
+        given = preprocessing.resize(image, input_size)
+    size = tf.shape(image)
+    return {**record, "image": given, "height": size[0], "width": size[1]}
 
 
 def _stated_size(record):

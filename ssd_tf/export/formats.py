@@ -11,17 +11,11 @@ import numpy as np
 from ssd_tf import command
 from ssd_tf.command import UserError, files
 from ssd_tf.config.evaluation import DetectionParams
-from ssd_tf.detect import description, saved_model
+from ssd_tf.config.export import ONNX, SAVED_MODEL, TFLITE
+from ssd_tf.detect import description
 from ssd_tf.detect import saved_model as serving
 from ssd_tf.export import runner
 from ssd_tf.export.model import Model, describe
-
-SAVED_MODEL = "saved_model"
-ONNX = "onnx"
-TFLITE_INT8 = "tflite_int8"
-TFLITE = ("tflite", "tflite_float16", "tflite_dynamic", TFLITE_INT8)
-FORMATS = (SAVED_MODEL, *TFLITE, ONNX)
-
 
 # Format -> what its converter and its runtime need of the extra [export].
 _EXTRAS = {ONNX: ("tf2onnx", "onnx", "onnxruntime")} | dict.fromkeys(
@@ -106,16 +100,14 @@ def write_companions(
 ) -> None:
     """Writes labels.txt and model.json beside TFLite and ONNX files."""
     names = "".join(f"{name}\n" for name in model.class_names)
-    files.write_text(
-        export_dir / pathlib.Path(saved_model.LABELS_FILE).name, names
-    )
+    files.write_text(export_dir / description.LABELS_FILE, names)
     files.write_json(
-        export_dir / pathlib.Path(saved_model.MODEL_FILE).name,
+        export_dir / description.MODEL_FILE,
         describe(model, options),
     )
 
 
-class Subject(NamedTuple):
+class ExportedFile(NamedTuple):
     """A file, and what runs it."""
 
     name: str  # a format, or "openvino"
@@ -129,12 +121,12 @@ def of_file(
     path: pathlib.Path,
     options: DetectionParams,
     raw_heads: bool = False,
-) -> list[Subject]:
+) -> list[ExportedFile]:
     """What a file is run by.
 
     Args:
       name: of its format.
-      path, options: see `Subject`.
+      path, options: see `ExportedFile`.
       raw_heads: a TFLite file has them.
     """
     if name == SAVED_MODEL:
@@ -146,7 +138,8 @@ def of_file(
     else:
         found = {name: runner.RAW_HEADS if raw_heads else runner.LITERT}
     return [
-        Subject(name, runtime, path, options) for name, runtime in found.items()
+        ExportedFile(name, runtime, path, options)
+        for name, runtime in found.items()
     ]
 
 
@@ -154,7 +147,7 @@ def find(
     export_dir: pathlib.Path,
     options: DetectionParams,
     version: int | None = None,
-) -> list[Subject]:
+) -> list[ExportedFile]:
     """What runs all that exports have left in their folder.
 
     Args:

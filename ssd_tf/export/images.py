@@ -11,12 +11,10 @@ from ssd_tf import command
 from ssd_tf.command import UserError
 from ssd_tf.datasets import ground_truth
 from ssd_tf.datasets.formats import shapes
-from ssd_tf.detect import detectors
 from ssd_tf.detect.runtimes import NAMES
 from ssd_tf.evaluation import evaluate
 from ssd_tf.input_pipeline import batches as input_pipeline
 from ssd_tf.input_pipeline import preprocessing
-from ssd_tf.multibox.detection import Detections
 
 # Pictures of the built-in data that every export is run on.
 _SAMPLE_SIZE = (240, 320)  # height, width
@@ -98,7 +96,7 @@ def annotated(
         data.filter(lambda index, _: tf.reduce_any(index == kept)),
         None,
         1,
-        lambda _, record: detectors.with_size(record)[0],
+        lambda _, record: evaluate.with_size(record),
     )
 
     def measure(found) -> float:
@@ -106,7 +104,7 @@ def annotated(
 
         def predict(_):
             at = next(index)
-            return Detections(*(found[name][at : at + 1] for name in NAMES))
+            return {name: found[name][at : at + 1] for name in NAMES}
 
         images = evaluate.collect(
             predict, batches, len(class_names), quiet=True

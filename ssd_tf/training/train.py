@@ -12,29 +12,112 @@ import pathlib
 import re
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from ssd_tf.command import UserError, say
+from ssd_tf.command.settings import build
 from ssd_tf.config import run as config
 from ssd_tf.config.net import SSDParams
 from ssd_tf.config.run import Config
-from ssd_tf.config.training import TrainParams
+from ssd_tf.config.training import TrainOptions, TrainParams
+from ssd_tf.datasets import catalog, record_check, records
+from ssd_tf.detect.detectors import Detector, load_detector
 from ssd_tf.input_pipeline import batches
-from ssd_tf.nets import averages, checkpoint, scopes
+from ssd_tf.nets import applications, averages, checkpoint, scopes
 from ssd_tf.nets.layers import synchronize_batch_norm
 from ssd_tf.nets.ssd import SSDNet
-from ssd_tf.training import log, loop, optimizers, run_lock, strategies
+from ssd_tf.training import log, loop, optimizers, overfit, run_lock, strategies
 from ssd_tf.training import run as changes
 from ssd_tf.training import step as train_step
 from ssd_tf.training.feed import Feed
+from ssd_tf.training.options import check_used, remarks
 from ssd_tf.training.run import Run
 from ssd_tf.training.validation import Validation, Validator
 from ssd_tf.weights import base, transfer
+from ssd_tf.weights import start as starts
 
 
 def train(
+    dataset_dir: str | os.PathLike,
+    train_dir: str | os.PathLike,
+    **settings: Any,
+) -> Detector:
+    """Trains a net on a converted data set.
+
+    The same call continues from the last checkpoint of `train_dir`.
+
+    Args:
+      dataset_dir: folder that `ssd_tf.convert` has written.
+      train_dir: folder for checkpoints, config.json and logs.
+      **settings: those of train_ssd.py, such as
+        `model_name="ssd_300_mobilenet_v2"`, `batch_size=8`.
+
+    Returns:
+      The trained detector.
+
+    Raises:
+      UserError: a setting is invalid, the data cannot be trained on, or see
+        `fit`.
+    """
+    values = {"dataset_dir": dataset_dir, "train_dir": train_dir, **settings}
+    run(build(TrainOptions, values))
+    return load_detector(train_dir)
+
+
+def run(options: TrainOptions) -> None:
+    """Trains as the options say; see `train`."""
+    check_used(options)
+    for line in remarks(options):
+        say(line)
+    # The net: a preset with the classes of the data, and perhaps another trunk.
+    names = tuple(catalog.class_names(options.dataset_dir))
+    params = dataclasses.replace(options.net.params, num_classes=len(names) + 1)
+    if options.net.trunk:
+        params = applications.with_trunk(params, options.net.trunk)
+    settings = Config(params, names, options.training)
+    splits = options.dataset_split_name, options.validation_split_name
+    with records.explained_errors(options.dataset_dir, *splits):
+        if options.run.overfit_batch:
+            read, number = _open_split(options, splits[0], names)
+            overfit.overfit(settings, read(None), number)
+        else:
+            _train(options, settings)
+
+
+def _train(options: TrainOptions, settings: Config) -> None:
+    train_dir = options.run.train_dir
+    strategy = strategies.choose_strategy()
+    # The records to train on, and those to validate on.
+    names, validation = settings.class_names, None
+    read, number = _open_split(options, options.dataset_split_name, names)
+    if name := options.validation_split_name:
+        read_val, num_images = _open_split(options, name, names)
+        validation = Validation(read_val(None), num_images, name)
+    # The weights to start from, and what travels with them.
+    settings, start = starts.initial_weights(settings, train_dir, options.start)
+    fit(
+        settings,
+        train_dir,
+        read,
+        number,
+        strategy,
+        start,
+        validation,
+        options.run.confirm_changes,
+    )
+
+
+def _open_split(options, split, class_names):
+    """The reader of a split that was checked, and its number of images."""
+    return record_check.open_split(
+        options.dataset_dir, split, len(class_names), options.unreadable_shards
+    )
+
+
+def fit(
     settings: Config,
     train_dir: str | os.PathLike,
     read: batches.Reader,
@@ -44,20 +127,21 @@ def train(
     validation: Validation | None = None,
     confirm_changes: bool = False,
 ) -> SSDNet:
-    """Trains until `max_number_of_steps`, going on where a run has ended.
+    """Trains until `max_number_of_steps`, from where an earlier run ended.
 
-    A run that was stopped and goes on ends with the weights of one that was
+    A run that was stopped and continues ends with the weights of one that was
     never stopped; on CPUs bit for bit.
 
     Args:
       settings: net, class names and recipe; written to the train_dir.
-      train_dir: for checkpoints, config.json, metrics.jsonl and TensorBoard.
-      read: the records, see `input_pipeline.make_for_train`.
-      num_samples: images in a pass over them.
-      strategy: where to run; one device by default.
+      train_dir: folder for checkpoints, config.json, metrics.jsonl and
+        TensorBoard.
+      read: reader of the records, see `input_pipeline.make_for_train`.
+      num_samples: number of images in a pass over them.
+      strategy: distribution strategy; one device by default.
       start: weights to start from, where the train_dir has none.
-      validation: what to evaluate on, every `eval_interval_steps`.
-      confirm_changes: go on with a run even if its recipe was another.
+      validation: split to evaluate on, every `eval_interval_steps`.
+      confirm_changes: continue a run even if its recipe was another.
 
     Returns:
       The trained net; with the averaged weights where there are any.
@@ -79,13 +163,16 @@ def train(
     )
     chief = strategies.is_chief(strategy)
     with contextlib.ExitStack() as stack:
+        # One process holds the train_dir; the end of another worker is told.
         stack.enter_context(strategies.explained_end(strategy))
         if chief:
             stack.enter_context(run_lock.hold(train_dir))
         save_dir = stack.enter_context(_save_dir(train_dir, strategy, chief))
+        # Build net, optimizer and averages; restore them where a run goes on.
         run = _prepare(
             settings, train_dir, save_dir, strategy, start, confirm_changes
         )
+        # Batches from where the run has stopped, and the validation.
         stack.enter_context(train_step.sums_in_order())
         feed = Feed(run, read)
         validator = None
@@ -96,6 +183,7 @@ def train(
             checkpoint.remove_partial(train_dir)
             config.save(run.settings, train_dir)
             stack.callback(_draw_curves, train_dir)
+        # Step by step until the end, a signal or a non-finite loss.
         loop.loop(run, feed, validator)
     if run.average:
         run.average.copy_to_model()

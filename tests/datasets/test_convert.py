@@ -19,7 +19,7 @@ from PIL import Image
 
 from ssd_tf.command import UserError
 from ssd_tf.datasets import catalog, images, records
-from ssd_tf.datasets.convert.__main__ import convert
+from ssd_tf.datasets.convert.convert import convert
 
 
 def exif(orientation):
@@ -79,7 +79,7 @@ def raw(tmp_path_factory):
 
 
 def test_manifest_and_files(raw, tmp_path):
-    manifest = convert("voc", [raw], tmp_path, num_shards=3)
+    manifest = convert(raw, tmp_path, num_shards=3)
     assert manifest == json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["format_version"] == 1
     assert manifest["classes"] == ["cat", "dog"]
@@ -101,7 +101,7 @@ def test_manifest_and_files(raw, tmp_path):
 
 
 def test_records_of_a_conversion(raw, tmp_path):
-    convert("voc", [raw], tmp_path, splits=["train"])
+    convert(raw, tmp_path, splits=["train"])
     items = read(tmp_path, "train")
     ids = [item["source_id"].decode() for item in items]
     assert ids == [chr(ord("a") + index) for index in range(20)]
@@ -117,13 +117,13 @@ def test_records_of_a_conversion(raw, tmp_path):
 
 def test_same_bytes_with_one_and_two_processes(raw, tmp_path):
     for workers in (1, 2):
-        convert("voc", [raw], tmp_path / str(workers), num_workers=workers)
+        convert(raw, tmp_path / str(workers), num_workers=workers)
     assert visible(tmp_path / "1") == visible(tmp_path / "2")
 
 
 def test_converting_again_replaces_the_shards(raw, tmp_path):
-    convert("voc", [raw], tmp_path, num_shards=4)
-    convert("voc", [raw], tmp_path, ["train"], num_shards=2)
+    convert(raw, tmp_path, num_shards=4)
+    convert(raw, tmp_path, splits=["train"], num_shards=2)
     names = sorted(path.name for path in tmp_path.glob("*.tfrecord"))
     assert names == catalog.shard_names("train", 2) + catalog.shard_names(
         "val", 4
@@ -135,16 +135,16 @@ def test_converting_again_replaces_the_shards(raw, tmp_path):
 
 
 def test_a_later_split_keeps_the_numbering_of_classes(raw, tmp_path):
-    convert("voc", [raw], tmp_path / "d", ["train"])
+    convert(raw, tmp_path / "d", splits=["train"])
     for name in ("dog", "fish"):
         other = tmp_path / name
         voc_tree.add(other, "x", voc_tree.item(name))
-    convert("voc", [tmp_path / "dog"], tmp_path / "d")
+    convert(tmp_path / "dog", tmp_path / "d")
     assert catalog.class_names(tmp_path / "d") == ["cat", "dog"]
     assert read(tmp_path / "d")[0]["labels"].tolist() == [2]
     before = visible(tmp_path / "d")
     with pytest.raises(UserError, match="classes cat, dog; these are fish"):
-        convert("voc", [tmp_path / "fish"], tmp_path / "d")
+        convert(tmp_path / "fish", tmp_path / "d")
     assert visible(tmp_path / "d") == before
 
 
@@ -175,7 +175,7 @@ def bad_tree(root):
 
 def test_bad_input_is_named_and_the_rest_kept(tmp_path, capsys):
     root = bad_tree(tmp_path / "raw")
-    manifest = convert("voc", [root], tmp_path / "d", class_names=["cat"])
+    manifest = convert(root, tmp_path / "d", class_names=["cat"])
     train = manifest["splits"]["train"]
     found = [
         (pathlib.Path(p["file"]).name, p["box"], p["kind"], p["action"])
@@ -217,9 +217,7 @@ def test_bad_input_is_named_and_the_rest_kept(tmp_path, capsys):
 
 def test_zero_based_file_is_a_note(tmp_path):
     voc_tree.add(tmp_path / "raw", "a", voc_tree.item(box=(0, 0, 30, 20)))
-    manifest = convert(
-        "voc", [tmp_path / "raw"], tmp_path / "d", on_error="fail"
-    )
+    manifest = convert(tmp_path / "raw", tmp_path / "d", on_error="fail")
     assert kinds(manifest) == {"zero_based": "mended"}
     np.testing.assert_array_equal(
         read(tmp_path / "d")[0]["boxes"], [[0, 0, 0.5, 0.5]]
@@ -232,7 +230,7 @@ def test_fail_stops_at_the_first(tmp_path, part):
     voc_tree.add(root, "good", voc_tree.item())
     voc_tree.add_split(root, "one", ["good", part])
     with pytest.raises(UserError, match=f"{part}.*--on_error=skip"):
-        convert("voc", [root], tmp_path / "d", ["one"], on_error="fail")
+        convert(root, tmp_path / "d", splits=["one"], on_error="fail")
     assert list((tmp_path / "d").iterdir()) == []
 
 
@@ -259,7 +257,7 @@ def test_every_image_format_becomes_what_tensorflow_reads(
     tmp_path, image, note
 ):
     voc_tree.add(tmp_path / "raw", "a", voc_tree.item(), image=image)
-    manifest = convert("voc", [tmp_path / "raw"], tmp_path / "d")
+    manifest = convert(tmp_path / "raw", tmp_path / "d")
     [item] = read(tmp_path / "d")
     if note:
         [problem] = manifest["splits"]["all"]["problems"]
@@ -315,7 +313,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
         voc_tree.item(box=(1, 1, 30, 10)),
         image=file.getvalue(),
     )
-    manifest = convert("voc", [tmp_path / "raw"], tmp_path / "d")
+    manifest = convert(tmp_path / "raw", tmp_path / "d")
     assert kinds(manifest)["exif_orientation"] == "mended"
     assert "wrong_size" not in kinds(manifest)
     [item] = read(tmp_path / "d")
@@ -335,7 +333,7 @@ def test_boxes_drawn_on_stored_pixels_keep_them(tmp_path):
         image=image,
         size=(40, 60),
     )
-    manifest = convert("voc", [tmp_path / "raw"], tmp_path / "d")
+    manifest = convert(tmp_path / "raw", tmp_path / "d")
     assert kinds(manifest) == {"exif_orientation": "mended"}
     [item] = read(tmp_path / "d")
     assert item["encoded"] == image
@@ -489,7 +487,7 @@ def test_killed_conversion_leaves_nothing_and_nobody(large, tmp_path):
     assert left and all(path.name.startswith(".") for path in left)
     # Its processes end by themselves.
     wait_for(lambda: not alive(process.pid))
-    convert("voc", [large], folder)
+    convert(large, folder)
     assert not list(folder.glob(".*"))
     assert len(list(records.read(folder, "all"))) == 120
 

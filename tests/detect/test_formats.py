@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssd_tf.command import files
 from ssd_tf.datasets.annotation import Annotation
-from ssd_tf.datasets.convert import __main__ as convert
+from ssd_tf.datasets.convert.convert import convert
 from ssd_tf.datasets.formats import voc
 from ssd_tf.detect import formats
 from ssd_tf.detect import outputs as detect_outputs
@@ -82,9 +82,7 @@ def test_voc_is_read_back_by_the_converter(tmp_path):
     found = first.boxes * np.array([40, 60] * 2)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert first.read_image() == results[0].picture.encoded
-    manifest = convert.convert(
-        "voc", [tmp_path / "voc"], tmp_path / "data", num_workers=1
-    )
+    manifest = convert(tmp_path / "voc", tmp_path / "data", num_workers=1)
     assert manifest["classes"] == sorted(["a/b: dog", "cat", "3"])
     assert sum(
         shard["images"] for shard in manifest["splits"]["detected"]["shards"]

@@ -142,21 +142,21 @@ def test_changes_are_listed_and_want_to_be_confirmed(trained, tmp_path):
         UserError,
         match="momentum 0.9 -> 0.5, alpha 1.0 -> 2.0; .*--confirm_changes",
     ):
-        train.train(settings, trained.train_dir, trained.reader(), 48)
+        train.fit(settings, trained.train_dir, trained.reader(), 48)
     with pytest.raises(UserError, match="num_samples 48 -> 47; "):
-        train.train(trained.settings, trained.train_dir, trained.reader(), 47)
+        train.fit(trained.settings, trained.train_dir, trained.reader(), 47)
     assert config.load(trained.train_dir) == before
     assert checkpoint.step_of(checkpoint.find(trained.train_dir)) == steps
 
 
 def test_confirmed_changes_are_said_and_kept(trained, tmp_path, capsys):
     steps = train_process.FIXTURE_STEPS
-    train.train(trained.settings, tmp_path, trained.reader(), 48)
+    train.fit(trained.settings, tmp_path, trained.reader(), 48)
     training = dataclasses.replace(
         trained.settings.training, max_number_of_steps=steps + 1
     )
     longer = dataclasses.replace(trained.settings, training=training)
-    train.train(longer, tmp_path, trained.reader(), 48, confirm_changes=True)
+    train.fit(longer, tmp_path, trained.reader(), 48, confirm_changes=True)
     assert (
         f"other settings: max_number_of_steps {steps} -> {steps + 1}"
         in capsys.readouterr().out

@@ -97,7 +97,7 @@ def test_trains_detects_and_exports(name, shapes_data, pictures, tmp_path):
         key: variable.numpy()
         for key, variable in SSDNet(params).variables_by_name().items()
     }
-    net = train.train(
+    net = train.fit(
         settings,
         tmp_path / "train",
         records.reader(shapes_data, "train"),

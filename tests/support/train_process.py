@@ -139,7 +139,7 @@ def main() -> None:
         )
         run = dataclasses.replace(run, training=training)
         run, weights = starts.initial_weights(run, train_dir, options)
-    train.train(
+    train.fit(
         run,
         train_dir,
         records.reader(dataset_dir, "train"),

@@ -33,7 +33,7 @@ def validation_of(dataset_dir):
 
 def run(settings, train_dir, dataset_dir, validation=None, **options):
     reader = records.reader(dataset_dir, "train")
-    return train.train(
+    return train.fit(
         settings, train_dir, reader, 48, validation=validation, **options
     )
 
@@ -143,7 +143,7 @@ def test_another_state_is_refused_at_once(trained, changed, message):
     training = dataclasses.replace(trained.settings.training, **changed)
     other = dataclasses.replace(trained.settings, training=training)
     with pytest.raises(UserError, match=f"was trained with .*{message}"):
-        train.train(
+        train.fit(
             other,
             trained.train_dir,
             trained.reader(),

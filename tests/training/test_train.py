@@ -56,9 +56,7 @@ def test_a_run_logs_saves_and_is_not_repeated(trained, capsys):
     assert list((trained.train_dir / "train").glob("events.*"))
 
     before = checkpoint.find(trained.train_dir).with_suffix(".index").stat()
-    again = train.train(
-        trained.settings, trained.train_dir, trained.reader(), 48
-    )
+    again = train.fit(trained.settings, trained.train_dir, trained.reader(), 48)
     assert f"going on from step {steps}" in capsys.readouterr().out
     after = checkpoint.find(trained.train_dir).with_suffix(".index").stat()
     assert before.st_mtime_ns == after.st_mtime_ns
@@ -112,7 +110,7 @@ def test_a_train_dir_of_other_classes_is_refused(trained):
         trained.settings, class_names=("a", "b", "c", "d")
     )
     with pytest.raises(UserError, match="with class_names .*--train_dir"):
-        train.train(other, trained.train_dir, trained.reader(), 48)
+        train.fit(other, trained.train_dir, trained.reader(), 48)
 
 
 def test_imported_weights_are_not_trained_where_they_are(trained, tmp_path):
@@ -120,7 +118,7 @@ def test_imported_weights_are_not_trained_where_they_are(trained, tmp_path):
     config.save(checkpoint.load_config(trained.train_dir), tmp_path)
     files = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match="imported weights; start from them"):
-        train.train(trained.settings, tmp_path, trained.reader(), 48)
+        train.fit(trained.settings, tmp_path, trained.reader(), 48)
     now = sorted(tmp_path.iterdir())
     assert [path for path in now if path.name != run_lock.LOCK_FILE] == files
 
@@ -131,7 +129,7 @@ def test_other_trained_parts_are_refused_when_going_on(trained):
     )
     other = dataclasses.replace(trained.settings, training=training)
     with pytest.raises(UserError, match=r"trainable_scopes \(\), not \('ext"):
-        train.train(other, trained.train_dir, trained.reader(), 48)
+        train.fit(other, trained.train_dir, trained.reader(), 48)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +153,7 @@ def test_a_net_that_cannot_be_built_is_refused(
     )
     other = dataclasses.replace(trained.settings, params=params)
     with pytest.raises(UserError) as error:
-        train.train(other, tmp_path, trained.reader(), 48)
+        train.fit(other, tmp_path, trained.reader(), 48)
     assert f"for {side}x{side} pixels: {reason}" in str(error.value)
     assert "choose another --image_size" in str(error.value)
 
@@ -167,7 +165,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_unsaved(shapes_data, tmp_path):
         settings.training, learning_rate=1e30, warmup_steps=0
     )
     with pytest.raises(UserError, match="not finite at step [23]: .*loss"):
-        train.train(
+        train.fit(
             dataclasses.replace(settings, training=training),
             tmp_path,
             records.reader(shapes_data, "train"),

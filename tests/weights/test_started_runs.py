@@ -25,7 +25,7 @@ def run(trained, train_dir, path, class_names=BEFORE, scopes=(), **options):
         train_dir,
         StartParams(checkpoint_path=str(path), **options),
     )
-    return train.train(settings, train_dir, trained.reader(), 48, start=weights)
+    return train.fit(settings, train_dir, trained.reader(), 48, start=weights)
 
 
 def test_what_is_frozen_stays_and_batch_norm_with_it(trained, tmp_path, capsys):
