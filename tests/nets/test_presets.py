@@ -1,12 +1,12 @@
 """Every preset: its anchors and parameters, two steps, detections, export."""
 
 import dataclasses
+import pathlib
 import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TESTS
 
 from ssd_tf.command import UserError
 from ssd_tf.config import run as config
@@ -25,6 +25,8 @@ from ssd_tf.export import __main__ as export
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.training import train
 from ssd_tf.weights import base, transfer
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 # Anchors and parameters with 21 classes. The port's nets, TFOD's SSD
 # MobileNetV2 and fpnlite, and torchvision's ssdlite320 have these anchors.
@@ -60,7 +62,7 @@ def test_numbers_of_anchors_and_parameters(name):
 
 
 def test_readme_has_the_same_table():
-    text = (TESTS.parent / "README.md").read_text("utf-8")
+    text = (ROOT / "README.md").read_text("utf-8")
     rows = re.findall(
         r"^\| `(ssd_\w+)` \|.*?\| ([\d,]+) \| ([\d,]+) \|", text, re.MULTILINE
     )
