@@ -5,6 +5,7 @@ Knows nothing of classes or anchors.
 """
 
 import collections
+import dataclasses
 import importlib
 import math
 import re
@@ -14,6 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from ssd_tf.command import UserError
+from ssd_tf.config.net import SSDParams
 from ssd_tf.nets.keras_layers import FusedBatchNormalization
 from ssd_tf.nets.layers import BATCH_NORM_DECAY
 
@@ -94,6 +97,37 @@ def whitening(name: str) -> tuple[tuple, tuple, bool]:
     scale = np.diagonal(slopes[:, order])
     mean = 0.0 - black[order] / scale
     return tuple(mean.tolist()), tuple(scale.tolist()), bool(bgr)
+
+
+def with_trunk(params: SSDParams, name: str) -> SSDParams:
+    """Returns a preset on another trunk, of whole width.
+
+    Args:
+      params: a preset whose trunk is not VGG-16: it takes feature maps by
+        their strides.
+      name: a model of keras.applications.
+
+    Raises:
+      UserError: the preset cannot have another trunk, or there is no model
+        of that name.
+    """
+    if params.trunk == "vgg_16":
+        raise UserError(
+            f"--trunk={name}: the heads of {params.model_name} are made for "
+            "VGG-16; choose a --model_name of another trunk"
+        )
+    try:
+        mean, scale, _ = whitening(name)
+    except ValueError as error:
+        raise UserError(f"--trunk={name}: {error}") from None
+    return dataclasses.replace(
+        params,
+        trunk=name,
+        trunk_variant="keras",
+        width_multiplier=1.0,
+        image_mean=mean,
+        image_scale=scale,
+    )
 
 
 def lastingly_named(model: keras.Model, inputs: Any) -> keras.Model:
