@@ -3,189 +3,241 @@
   python -m ssd_tf.client --server=localhost:8501 --model_name=ssd \\
       --labels=models/ssd/1/assets/labels.txt --output_dir=found IMAGE_OR_FOLDER
 
-writes every picture with its detections and detections.json into found/, as
-`ssd_tf.detect` does; without --output_dir it prints them. By REST it needs
-neither TensorFlow nor the model's files.
+writes every picture with its detections and detections_by_image.json into
+found/, as `ssd_tf.detect` does; without --output_dir it prints them. By REST it
+needs neither TensorFlow nor the model's files.
 
   python -m ssd_tf.client --server=localhost:8500 --protocol=grpc --bench IMAGE
 
-measures how many images a second the server answers.
+measures the images per second that the server answers.
 
   python -m ssd_tf.client --server=localhost:8501 --model_name=ssd --wait=60
 
-waits for the model, and fails where it cannot be asked by then.
+waits for the model, and fails if it cannot be asked by then.
 """
 
+import dataclasses
+import functools
 import itertools
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from absl import flags
 from PIL import Image
 
 from ssd_tf import command
-from ssd_tf.client import bench, images, outputs
-from ssd_tf.client import flags as client_flags
-from ssd_tf.client.requests import Asked
-from ssd_tf.client.rest import RestClient
+from ssd_tf.client import bench
+from ssd_tf.client.detector import ServerDetector, connect
+from ssd_tf.client.errors import Asked
 from ssd_tf.command import UserError
-from ssd_tf.datasets import labels
-from ssd_tf.detect import inputs
+from ssd_tf.command.names import shown
+from ssd_tf.command.settings import require, setting
+from ssd_tf.detect import image_files, inputs, reading
+from ssd_tf.detect import run as detect_run
+from ssd_tf.detect.inputs import Still
+from ssd_tf.detect.outputs import Outputs
+from ssd_tf.detect.reading import Picture, Reader
 
-# As a shell tells of a process that SIGINT has ended.
+# Exit code that a shell gives a process ended by SIGINT.
 _EXIT_CODE_OF_CTRL_C = 130
+# Batches held in memory while the server is measured.
+BENCH_BATCHES = 16
 
-FLAGS = flags.FlagValues()
-client_flags.define(FLAGS)
+_server = functools.partial(setting, section="server")
+_images = functools.partial(setting, section="images")
+_bench = functools.partial(setting, section="benchmark")
 
 
-def _detect(client, sources, bad):
-    """Prints or writes what is found, also where it ends too early.
+@dataclasses.dataclass(frozen=True)
+class ClientOptions:
+    """Everything that the command takes beside the images."""
 
-    Returns:
-      What has ended it, or None.
-    """
-    output = outputs.Output(
-        pathlib.Path(FLAGS.output_dir) if FLAGS.output_dir else None,
-        labels.read(FLAGS.labels) if FLAGS.labels else [],
-        FLAGS.labels,
-        FLAGS.min_score,
+    server: str | None = _server(
+        None, "HOST:PORT; TF Serving's are 8501 (REST) and 8500 (gRPC)."
     )
-    pictures, objects, ended_by = 0, 0, None
-    with (
-        outputs.showing(output) as show,
-        command.progress("detecting", len(sources)) as advance,
-    ):
-        try:
-            for batch in _read_batches(sources, bad):
-                answers = images.ask(client.predict, batch, bad)
-                for item, found in answers:
-                    objects += show(item, found)
-                    pictures += 1
-                advance(len(batch))
-        except (UserError, KeyboardInterrupt) as error:
-            # Without any, a file from before is worth more.
-            if not pictures:
-                raise
-            ended_by = error
-    where = f" in {FLAGS.output_dir}" if FLAGS.output_dir else ""
-    command.say(
-        f"{objects} objects with score >= {FLAGS.min_score} on {pictures} "
-        f"images ({len(bad)} not readable){where}"
+    model_name: str = _server("ssd", "Name of the model on the server.")
+    version: int | None = _server(
+        None, "Version of the model [the highest].", low=1
     )
-    return ended_by
-
-
-def _read_batches(sources, bad):
-    max_pixels = FLAGS.max_image_megapixels * 10**6
-    return images.read_batches(sources, FLAGS.batch_size, bad, max_pixels)
-
-
-def _bench(client, sources, bad):
-    """Measures and prints.
-
-    Returns:
-      An error where nothing was answered, else None.
-    """
-    batches = itertools.islice(
-        _read_batches(sources, bad), client_flags.BENCH_BATCHES
+    signature_name: str = _server(
+        "serving_default", "Signature that takes encoded images."
     )
-    requests = [
-        bench.Request(
-            client.prepare([item.picture.encoded for item in batch]),
-            len(batch),
-        )
-        for batch in batches
-    ]
-    if not requests:
-        return None
-    result = bench.measure(requests, FLAGS.concurrency, FLAGS.duration)
-    bench.print_table(
-        f"{FLAGS.server} by {FLAGS.protocol}, {FLAGS.concurrency} requests of "
-        f"{requests[0].images} images at a time",
-        result,
+    protocol: str = _server(
+        "rest",
+        "Protocol; grpc needs the extra ssd-tf[serving].",
+        choices=("rest", "grpc"),
     )
-    if result.images:
-        return None
-    return UserError(f"--bench: {FLAGS.server} has answered no request")
+    timeout: float = _server(
+        30.0, "Seconds for a request with all its retries.", low=1e-3
+    )
+    retries: int = _server(
+        3,
+        "Number of times that a request is sent again if there is no "
+        "connection or the server is too busy to begin with it.",
+        low=0,
+    )
+    wait: float | None = _server(
+        None,
+        "Seconds to wait for the server and the model; without images nothing "
+        "else is done.",
+        low=0,
+    )
+    labels: str | None = _images(
+        None, "The model's labels.txt [class numbers]."
+    )
+    batch_size: int = _images(8, "Images per request.", low=1)
+    max_image_megapixels: int = _images(
+        image_files.MAX_MEGAPIXELS, "Larger images are not read.", low=1
+    )
+    output_dir: str | None = _images(
+        None, "Folder for pictures and JSON [detections are printed]."
+    )
+    min_score: float = _images(
+        0.5, "Lowest score that is drawn or printed.", low=0
+    )
+    bench: bool = _bench(
+        False,
+        f"Measure the server with the images, at most {BENCH_BATCHES} batches "
+        "of them.",
+    )
+    concurrency: int = _bench(4, "Number of concurrent requests.", low=1)
+    duration: float = _bench(10.0, "Seconds of the measurement.", low=1e-3)
 
 
-def connect(asked: Asked, protocol: str) -> Any:
-    """`RestClient` or `GrpcClient`.
+def find(arguments: Sequence[str]) -> list[Still]:
+    """Finds the named images, and those of folders, not deeper, sorted.
 
     Raises:
-      UserError: gRPC's packages are not installed.
+      UserError: nothing is named, or a folder holds no image.
     """
-    if protocol == "rest":
-        return RestClient(asked)
-    try:
-        command.load_tensorflow()
-    except ImportError as error:
-        raise UserError(
-            f"--protocol=grpc: needs TensorFlow ({error}); --protocol=rest "
-            "does not"
-        ) from error
-    from ssd_tf.client.grpc import GrpcClient
-
-    return GrpcClient(asked)
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Reads the flags and asks.
-
-    Args:
-      arguments: images and folders of images.
-    """
-    command.require(FLAGS, "server", "model_name")
-    only_waits = not arguments and FLAGS["wait"].present
-    sources = [] if only_waits else images.find(arguments)
-    if FLAGS.output_dir:
-        inputs.check_output_dir(FLAGS.output_dir, sources)
-    # Pillow's own limit only warns; headers are compared with ours.
-    Image.MAX_IMAGE_PIXELS = None
-    asked = Asked(
-        FLAGS.server,
-        FLAGS.model_name,
-        FLAGS.version,
-        FLAGS.signature_name,
-        FLAGS.timeout,
-        FLAGS.retries,
-    )
-    client = connect(asked, FLAGS.protocol)
-    client.wait_until_available(FLAGS.wait)
-    if only_waits:
-        command.say(f"{FLAGS.server}: {FLAGS.model_name} can be asked")
-        return
-    bad = []
-    ended_by = (_bench if FLAGS.bench else _detect)(client, sources, bad)
-    for line in bad:
-        command.say(f"not readable: {line}")
-    _end(ended_by, len(bad) == len(sources))
+    if not arguments:
+        raise UserError("no image: name images or folders of them, see --help")
+    paths = [path for each in arguments for path in inputs.images_of(each)]
+    naming = inputs.Naming()
+    return [
+        Still(
+            path,
+            naming.picture(shown(path.name)),
+            naming.source_id(shown(path.name)),
+        )
+        for path in dict.fromkeys(paths)
+    ]
 
 
-def _end(ended_by, all_bad):
-    """Ends with the exit code of what has ended it.
+def _reader(detector, options):
+    max_pixels = options.max_image_megapixels * 10**6
+    return Reader(detector.prepare, inputs.Naming(), max_pixels)
+
+
+def detect(
+    detector: ServerDetector, sources: Sequence[Still], options: ClientOptions
+) -> None:
+    """Prints or writes the detections on all images.
 
     Raises:
       UserError: not all was done, or nothing.
     """
-    kept = ""
-    if FLAGS.output_dir and not FLAGS.bench:
-        kept = f"; what was found until then is in {FLAGS.output_dir}"
-    if isinstance(ended_by, KeyboardInterrupt):
+    is_printed = not options.output_dir
+    outputs = Outputs(
+        pathlib.Path(options.output_dir or "."),
+        detector.class_names,
+        options.min_score,
+        ("text",) if is_printed else ("json",),
+        pictures=not is_printed,
+    )
+    summary = detect_run.run(
+        detector,
+        sources,
+        _reader(detector, options),
+        outputs,
+        options.batch_size,
+    )
+    where = "" if is_printed else f" in {options.output_dir}"
+    command.say(
+        f"{summary.objects} objects with score >= {options.min_score} on "
+        f"{summary.pictures} images ({len(summary.unreadable)} not readable)"
+        f"{where}"
+    )
+    for file, reason in summary.unreadable:
+        command.say(f"not readable: {file}: {reason}")
+    kept = f"; what was found until then is{where}" if where else ""
+    if isinstance(summary.ended_by, KeyboardInterrupt):
         command.say(f"interrupted{kept}")
         sys.exit(_EXIT_CODE_OF_CTRL_C)
-    if ended_by:
-        raise UserError(f"{ended_by}{kept}") from ended_by
-    if all_bad:
+    if summary.ended_by:
+        raise UserError(f"{summary.ended_by}{kept}") from summary.ended_by
+    if not summary.pictures:
         raise UserError("no image could be read, see above")
 
 
+def measure(
+    detector: ServerDetector, sources: Sequence[Still], options: ClientOptions
+) -> None:
+    """Measures the server with the first batches of images.
+
+    Raises:
+      UserError: no image could be read, or no request was answered.
+    """
+    size = options.batch_size
+    jobs = reading.read(sources, _reader(detector, options))
+    read = itertools.islice((job() for job in jobs), size * BENCH_BATCHES)
+    encoded = []
+    for each in read:
+        if isinstance(each, Picture):
+            encoded.append(each.encoded)
+        else:
+            command.say(f"not readable: {each.file}: {each.reason}")
+    if not encoded:
+        raise UserError("no image could be read, see above")
+    batches = [encoded[k : k + size] for k in range(0, len(encoded), size)]
+    requests = [
+        bench.Request(detector.client.prepare(batch), len(batch))
+        for batch in batches
+    ]
+    result = bench.measure(requests, options.concurrency, options.duration)
+    bench.print_table(
+        f"{options.server} by {options.protocol}, {options.concurrency} "
+        f"requests of {requests[0].images} images at a time",
+        result,
+    )
+    if not result.images:
+        raise UserError(f"--bench: {options.server} has answered no request")
+
+
+def main(options: ClientOptions, arguments: Sequence[str]) -> None:
+    """Asks the server.
+
+    Args:
+      options: the options.
+      arguments: images and folders of images.
+    """
+    require(options, "server", "model_name")
+    only_waits = not arguments and options.wait is not None
+    sources = [] if only_waits else find(arguments)
+    if options.output_dir:
+        inputs.check_output_dir(options.output_dir, sources)
+    # Pillow's own limit only warns; headers are compared with ours.
+    Image.MAX_IMAGE_PIXELS = None
+    asked = Asked(
+        options.server,
+        options.model_name,
+        options.version,
+        options.signature_name,
+        options.timeout,
+        options.retries,
+    )
+    names = inputs.read_labels(options.labels) if options.labels else None
+    detector = connect(asked, options.protocol, names)
+    detector.client.wait_until_available(options.wait or 0.0)
+    if only_waits:
+        command.say(f"{options.server}: {options.model_name} can be asked")
+        return
+    (measure if options.bench else detect)(detector, sources, options)
+
+
 def run() -> None:
-    """The command `ssd-client`."""
-    command.run(main, FLAGS, __doc__, takes_arguments=True)
+    """Runs the command `ssd-client`."""
+    command.run(main, ClientOptions, __doc__, takes_arguments=True)
 
 
 if __name__ == "__main__":

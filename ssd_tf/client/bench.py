@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssd_tf import command
-from ssd_tf.client.requests import RequestError
+from ssd_tf.client.errors import RequestError
 
 PERCENTILES = (50, 90, 95, 99)
 # Of each thread, not counted: the first opens its connection.

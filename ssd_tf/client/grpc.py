@@ -1,6 +1,6 @@
 """Asks TensorFlow Serving by gRPC; importing it needs the extra `serving`.
 
-What is asked and what can go wrong: `ssd_tf.client.requests`.
+What is asked and what can go wrong: `ssd_tf.client.errors`.
 """
 
 import re
@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 
 from ssd_tf import command
-from ssd_tf.client.requests import (
+from ssd_tf.client.errors import (
     BACKOFF,
     BROKEN,
     INPUT,
@@ -125,7 +125,7 @@ class GrpcClient:
         }
 
     def wait_until_available(self, seconds: float = 0.0) -> None:
-        """Waits for the model; see `serving_requests.wait_until_available`."""
+        """Waits for the model; see `errors.wait_until_available`."""
         wait_until_available(self, self._asked, seconds)
 
     def _name(self, request: Any) -> Any:

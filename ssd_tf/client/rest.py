@@ -1,15 +1,24 @@
-"""Asks TensorFlow Serving by REST, without TensorFlow."""
+"""Asks TensorFlow Serving by REST, without TensorFlow.
+
+A request ends by its deadline and is sent once. urllib3's time limit starts
+anew with every byte that comes, so a thread waits for the whole answer.
+"""
 
 import base64
+import http.client
 import json
+import queue
+import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import urllib3
+from urllib3 import exceptions
 
-from ssd_tf.client import http
-from ssd_tf.client.requests import (
+from ssd_tf.client.errors import (
     BROKEN,
     GATEWAY,
     OUTPUTS,
@@ -25,6 +34,115 @@ from ssd_tf.client.requests import (
     split,
     wait_until_available,
 )
+
+# Connections that stay open; more are closed again after their request.
+_KEPT = 32
+
+
+class UnreachableError(Exception):
+    """There is no connection; nothing was sent."""
+
+
+class BrokenError(Exception):
+    """The connection broke before the whole answer was there."""
+
+
+class NoHttpError(Exception):
+    """The server does not speak HTTP."""
+
+
+class Answer(NamedTuple):
+    """Status and content of a response."""
+
+    status: int
+    content: bytes
+
+
+class Server:
+    """Connections to a server that stay open; for any number of threads."""
+
+    def __init__(self, host: str, port: int):
+        """Connects with the first request.
+
+        Args:
+          host: a name, an IPv4 address, or an IPv6 address in brackets.
+          port: port of plain HTTP.
+        """
+        self._pool = urllib3.HTTPConnectionPool(
+            host, port, maxsize=_KEPT, retries=False
+        )
+
+    def request(
+        self, deadline: float, method: str, path: str, body: bytes | None = None
+    ) -> Answer:
+        """Sends a request, once.
+
+        Args:
+          deadline: on `time.monotonic`.
+          method: such as GET.
+          path: from the slash.
+          body: of a POST.
+
+        Raises:
+          TimeoutError: the whole answer was not there in time.
+          UnreachableError, BrokenError, NoHttpError: there is none.
+        """
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("no time is left")
+
+        def ask() -> Answer:
+            response = self._pool.urlopen(
+                method, path, body, redirect=False, timeout=left
+            )
+            return Answer(response.status, response.data)
+
+        try:
+            return _within(left, ask)
+        except exceptions.NewConnectionError as error:
+            cause = getattr(error.__cause__, "strerror", None)
+            raise UnreachableError(cause or str(error)) from error
+        except exceptions.TimeoutError as error:
+            raise TimeoutError(str(error)) from error
+        except exceptions.HTTPError as error:
+            raise _broken(error) from error
+
+
+def _within(seconds: float, function: Callable[[], Any]) -> Any:
+    """Returns the result of a function, or raises its error, in time.
+
+    Raises:
+      TimeoutError: it is not. The function is left to itself.
+    """
+    results = queue.SimpleQueue()
+
+    def run():
+        try:
+            results.put((function(), None))
+        except BaseException as error:
+            results.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result, error = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError("no answer in time") from None
+    if error:
+        raise error
+    return result
+
+
+def _broken(error):
+    """Translates an error of urllib3."""
+    cause = error.args[-1] if error.args else error
+    if isinstance(cause, TimeoutError):  # while the request was sent
+        return cause
+    if isinstance(cause, http.client.BadStatusLine) and not isinstance(
+        cause, http.client.RemoteDisconnected
+    ):
+        return NoHttpError(str(cause))
+    return BrokenError(str(cause))
+
 
 _CODES = {
     400: "INVALID_ARGUMENT",
@@ -58,7 +176,7 @@ class RestClient:
           UserError: the server is not HOST:PORT.
         """
         self._asked = asked
-        self._server = http.Server(*split(asked.server))
+        self._server = Server(*split(asked.server))
         self._path = f"/v1/models/{urllib.parse.quote(asked.model_name, '')}"
         if asked.version is not None:
             self._path += f"/versions/{asked.version}"
@@ -135,21 +253,21 @@ class RestClient:
         return ask_again(ask, self._asked, seconds or self._asked.timeout)
 
 
-def _answer(server, deadline, request, asked) -> http.Answer:
+def _answer(server, deadline, request, asked) -> Answer:
     try:
         return server.request(deadline, *request)
     except TimeoutError as error:
         said = "no answer"
         raise RequestError("DEADLINE_EXCEEDED", said, asked) from error
-    except http.UnreachableError as error:
+    except UnreachableError as error:
         raise RequestError(UNREACHABLE, str(error), asked) from error
-    except http.BrokenError as error:
+    except BrokenError as error:
         raise RequestError(BROKEN, str(error), asked) from error
-    except http.NoHttpError as error:
+    except NoHttpError as error:
         raise other_protocol("HTTP", "grpc", asked) from error
 
 
-def _content(answer: http.Answer, read, asked: Asked) -> Any:
+def _content(answer: Answer, read, asked: Asked) -> Any:
     """What is read from good JSON."""
     status = answer.status
     text = answer.content.decode(errors="replace")

@@ -56,6 +56,8 @@ def run(
     if isinstance(options, type):
         flag_values = absl_flags.FlagValues()
         define(options, flag_values)
+    if takes_arguments:
+        flag_values.set_gnu_getopt()  # flags may stand behind arguments
     try:
         if any(arg in ("--help", "-help", "-h") for arg in argv[1:]):
             say(f"{description.strip()}\n{help_of(flag_values)}")

@@ -57,15 +57,27 @@ def ordered_map(
       ahead: items taken before the first value is asked for.
 
     Yields:
-      The values in the order of the items.
+      The values in the order of the items; what the items raise is raised
+      after the values of those before.
     """
+    error = None
     with futures.ThreadPoolExecutor(workers) as pool, _cancelled() as pending:
-        for item in items:
+        iterator = iter(items)
+        while True:
+            try:
+                item = next(iterator)
+            except StopIteration:
+                break
+            except BaseException as raised:
+                error = raised
+                break
             pending.append(pool.submit(function, item))
             if len(pending) > ahead:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    if error:
+        raise error
 
 
 @contextlib.contextmanager

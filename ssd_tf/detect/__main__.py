@@ -42,7 +42,7 @@ class OutputOptions:
         ("json",),
         "Files of detections: json (one entry per image), csv (one row per "
         "detection, in pixels), coco (results and list of images), voc (a "
-        "tree to correct by hand).",
+        "tree to correct by hand), text (printed, one line per image).",
         choices=tuple(formats.FORMATS),
         expected=f"some of {', '.join(formats.FORMATS)}, separated by commas",
     )
@@ -118,9 +118,7 @@ def _load(options: DetectOptions) -> detectors.Detector:
                 f"--labels={options.labels}: only for .tflite and .onnx files; "
                 f"{options.model} has its own"
             )
-        from ssd_tf.datasets import labels
-
-        names = labels.read(options.labels)
+        names = inputs.read_labels(options.labels)
     return detectors.load_detector(options.model, options.detection, names)
 
 
@@ -133,6 +131,10 @@ def _report(summary, options, stopped_by):
     where = f"in {options.outputs.output_dir}"
     for file, reason in summary.unreadable:
         command.say(f"not readable: {file}: {reason}")
+    if summary.ended_by:
+        raise UserError(
+            f"{summary.ended_by}; what was found until then is {where}"
+        ) from summary.ended_by
     if stopped_by:
         raise UserError(
             f"stopped by {stopped_by} after {summary.pictures} images, "

@@ -79,6 +79,9 @@ class Detector:
             for image in (images if is_list else [images])
         ]
         found = self.detect(pictures)
+        for each in found:
+            if isinstance(each, UserError):
+                raise each
         return found if is_list else found[0]
 
     def prepare(self, pixels: np.ndarray, encoded: bytes | None) -> Any:

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from PIL import Image
 
+from ssd_tf import command
 from ssd_tf.command import files
 from ssd_tf.datasets.annotation import Annotation
 from ssd_tf.datasets.formats import voc
@@ -238,10 +239,28 @@ def _as_jpeg(pixels):
     return file.getvalue()
 
 
+def write_text(
+    output_dir: pathlib.Path,
+    results: Iterable[Result],
+    class_names: Sequence[str],
+    min_score: float,
+) -> None:
+    """Prints one line per image: its file and its detections, best first."""
+    del output_dir, class_names
+    for result in results:
+        texts = (
+            f"{each.class_name} {each.score:.2f} {each.box.round(6).tolist()}"
+            for each in result.found.above(min_score)
+        )
+        line = ", ".join(texts) or "nothing"
+        command.say(f"{result.picture.file}: {line}")
+
+
 # Name -> its function.
 FORMATS: dict[str, Callable[..., None]] = {
     "json": write_json,
     "csv": write_csv,
     "coco": write_coco,
     "voc": write_voc,
+    "text": write_text,
 }

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ssd_tf.command import UserError
 from ssd_tf.command.names import UniqueNames, safe, shortened, shown
-from ssd_tf.datasets import images
+from ssd_tf.datasets import images, labels
 from ssd_tf.datasets.catalog import Shard, list_shards
 
 VIDEO_SUFFIXES = frozenset(
@@ -188,6 +188,35 @@ def _in_folder(folder: pathlib.Path) -> list[pathlib.Path]:
             f"({_listed(VIDEO_SUFFIXES)})"
         )
     return known
+
+
+def images_of(value: str) -> list[pathlib.Path]:
+    """Lists the images of a folder, not deeper, or returns the file itself.
+
+    Raises:
+      UserError: a folder holds no image.
+    """
+    path = pathlib.Path(value)
+    if not path.is_dir():
+        return [path]
+    inside = [
+        entry
+        for entry in sorted(path.iterdir())
+        if entry.suffix.lower() in images.SUFFIXES
+    ]
+    if not inside:
+        known = _listed(images.SUFFIXES)
+        raise UserError(f"{shown(path)}: no image in it ({known})")
+    return inside
+
+
+def read_labels(path: str | os.PathLike) -> list[str]:
+    """Reads a file of class names, class 1 first.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    return labels.read(path)
 
 
 def _listed(suffixes: Iterable[str]) -> str:

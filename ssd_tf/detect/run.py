@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ssd_tf import command
-from ssd_tf.command import threads
+from ssd_tf.command import UserError, threads
 from ssd_tf.detect import outputs as detect_outputs
 from ssd_tf.detect import reading
 from ssd_tf.detect.detectors import Detector
@@ -30,6 +30,8 @@ class Summary(NamedTuple):
     pictures: int
     objects: int  # with a score that is drawn
     unreadable: list[Unreadable]  # and videos that could not be drawn
+    # Error or Ctrl-C after the first pictures; their results are written.
+    ended_by: BaseException | None = None
 
 
 def run(
@@ -47,11 +49,14 @@ def run(
       reader: reader that prepares for the same detector.
       outputs: the outputs to write.
       batch_size: pictures per batch.
+
+    Raises:
+      UserError, KeyboardInterrupt: before the first picture was done.
     """
     total = reading.count(sources, reader.max_frames)
     has_videos = any(isinstance(source, Video) for source in sources)
     unit = "frames" if has_videos else "images"
-    pictures, objects, unreadable = 0, 0, []
+    pictures, objects, unreadable, ended_by = 0, 0, [], None
 
     def failed(file: str, reason: str) -> None:
         unreadable.append(Unreadable(file, reason))
@@ -63,16 +68,22 @@ def run(
             _results(detector, sources, reader, outputs, batch_size)
         ) as results,
     ):
-        for result in results:
-            if isinstance(result, Unreadable):
-                unreadable.append(result)
-                advance(units=0)
-                continue
-            write(result)
-            pictures += 1
-            objects += len(result.found.above(outputs.min_score))
-            advance()
-    return Summary(pictures, objects, unreadable)
+        try:
+            for result in results:
+                if isinstance(result, Unreadable):
+                    unreadable.append(result)
+                    advance(units=0)
+                    continue
+                write(result)
+                pictures += 1
+                objects += len(result.found.above(outputs.min_score))
+                advance()
+        except (UserError, KeyboardInterrupt) as error:
+            # Without any picture, files of an earlier run are worth more.
+            if not pictures:
+                raise
+            ended_by = error
+    return Summary(pictures, objects, unreadable, ended_by)
 
 
 def _results(
@@ -127,8 +138,13 @@ def _detect_batch(detector, items):
     for item in items:
         if isinstance(item, Unreadable):
             yield item
+            continue
+        result = next(found)
+        # A server may refuse a single image.
+        if isinstance(result, UserError):
+            yield Unreadable(item.file, str(result))
         else:
-            yield Result(item._replace(prepared=None), next(found))
+            yield Result(item._replace(prepared=None), result)
 
 
 @contextlib.contextmanager

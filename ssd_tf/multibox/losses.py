@@ -167,7 +167,7 @@ def cross_entropy(
 
 
 def abs_smooth(x: tf.Tensor) -> tf.Tensor:
-    """Computes smooth L1: 0.5 x^2 up to |x| = 1, then |x| - 0.5 (Fast R-CNN)."""
+    """Computes smooth L1: 0.5 x^2 if |x| <= 1, else |x| - 0.5 (Fast R-CNN)."""
     size = tf.abs(x)
     return 0.5 * ((size - 1) * tf.minimum(size, 1) + size)
 

@@ -5,6 +5,7 @@ name. Independent of classes and anchors.
 """
 
 import collections
+import dataclasses
 import importlib
 import math
 import re
@@ -14,6 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from ssd_tf.command import UserError
+from ssd_tf.config.net import SSDParams
 from ssd_tf.nets.keras_layers import FusedBatchNormalization, graph_tensors
 from ssd_tf.nets.layers import BATCH_NORM_DECAY
 
@@ -96,6 +99,37 @@ def whitening(name: str) -> tuple[tuple, tuple, bool]:
     scale = np.diagonal(slopes[:, order])
     mean = 0.0 - black[order] / scale
     return tuple(mean.tolist()), tuple(scale.tolist()), bool(bgr)
+
+
+def with_trunk(params: SSDParams, name: str) -> SSDParams:
+    """Returns a preset on another trunk, of width multiplier 1.
+
+    Args:
+      params: a preset whose trunk is not VGG-16, so that its feature layers
+        are end points of given strides.
+      name: name of a model of keras.applications.
+
+    Raises:
+      UserError: the preset's trunk is VGG-16, or keras.applications has no
+        model of this name.
+    """
+    if params.trunk == "vgg_16":
+        raise UserError(
+            f"--trunk={name}: the heads of {params.model_name} are made for "
+            "VGG-16; choose a --model_name of another trunk"
+        )
+    try:
+        mean, scale, _ = whitening(name)
+    except ValueError as error:
+        raise UserError(f"--trunk={name}: {error}") from None
+    return dataclasses.replace(
+        params,
+        trunk=name,
+        trunk_variant="keras",
+        width_multiplier=1.0,
+        image_mean=mean,
+        image_scale=scale,
+    )
 
 
 def with_stable_names(model: keras.Model, inputs: Any) -> keras.Model:

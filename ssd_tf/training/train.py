@@ -26,7 +26,7 @@ from ssd_tf.config.training import TrainOptions, TrainParams
 from ssd_tf.datasets import catalog, record_check, records
 from ssd_tf.detect.detectors import Detector, load_detector
 from ssd_tf.input_pipeline import batches
-from ssd_tf.nets import averages, checkpoint, scopes
+from ssd_tf.nets import applications, averages, checkpoint, scopes
 from ssd_tf.nets.layers import synchronize_batch_norm
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.training import log, loop, optimizers, overfit, run_lock, strategies
@@ -36,8 +36,8 @@ from ssd_tf.training.feed import Feed
 from ssd_tf.training.options import check_used, remarks
 from ssd_tf.training.run import Run
 from ssd_tf.training.validation import Validation, Validator
+from ssd_tf.weights import base, transfer
 from ssd_tf.weights import start as starts
-from ssd_tf.weights import transfer
 
 
 def train(
@@ -76,7 +76,7 @@ def run(options: TrainOptions) -> None:
     names = tuple(catalog.class_names(options.dataset_dir))
     params = dataclasses.replace(options.net.params, num_classes=len(names) + 1)
     if options.net.trunk:
-        params = starts.with_trunk(params, options.net.trunk)
+        params = applications.with_trunk(params, options.net.trunk)
     settings = Config(params, names, options.training)
     splits = options.dataset_split_name, options.validation_split_name
     with records.explained_errors(options.dataset_dir, *splits):
@@ -97,7 +97,7 @@ def _train(options: TrainOptions, settings: Config) -> None:
         read_val, num_images = _open_split(options, name, names)
         validation = Validation(read_val(None), num_images, name)
     # The weights to start from, and what travels with them.
-    settings, start = starts.begin(settings, train_dir, options.start)
+    settings, start = starts.initial_weights(settings, train_dir, options.start)
     fit(
         settings,
         train_dir,
@@ -213,7 +213,7 @@ def _prepare(
             settings, train_dir if latest else None, start, confirm_changes
         )
         if report and chief:
-            transfer.show(report)
+            transfer.show(report, start, net.params)
         if strategy.num_replicas_in_sync > 1:
             synchronize_batch_norm(net.model)
         optimizer = optimizers.make_optimizer(
@@ -251,7 +251,7 @@ def _begin(
     begun_dir: pathlib.Path | None,
     start: transfer.Start | None,
     confirm_changes: bool,
-) -> tuple[Config, SSDNet, transfer.Report | None]:
+) -> tuple[Config, SSDNet, base.Report | None]:
     """The settings with what the net adds, the net, and what it starts from.
 
     `begun_dir` is the train_dir of a run that goes on, and needs no start.

@@ -1,1 +1,1 @@
-"""Weights of other software: one source format a file."""
+"""Weights of other software: one source format per file."""

@@ -3,8 +3,8 @@
   python -m ssd_tf.weights --input=VGG_VOC0712_SSD_300x300.caffemodel \\
       --model_name=ssd_300_vgg_voc --output=imported
 
-writes what a train_dir has: a checkpoint and config.json. A detector can be
-evaluated, exported and trained on; a classifier is the start of a training:
+writes a folder like a train_dir: a checkpoint and config.json. A detector can
+be evaluated, exported and trained on; a classifier is the start of a training:
 train_ssd.py --checkpoint_path=imported.
 
   port    SSD-TensorFlow's checkpoints, V1 and V2
@@ -20,119 +20,54 @@ lists the names and shapes in any of them.
 """
 
 import dataclasses
+import functools
 import pathlib
-from typing import TYPE_CHECKING
-
-from absl import flags
 
 from ssd_tf import command
-from ssd_tf.command import UserError, files
-from ssd_tf.command import flags as command_flags
-from ssd_tf.config import run as config
+from ssd_tf.command import UserError
+from ssd_tf.command.settings import require, setting
 from ssd_tf.config.presets import NetOptions
 from ssd_tf.weights import formats
+from ssd_tf.weights.base import Imported
 
-if TYPE_CHECKING:
-    from ssd_tf.weights.imported import Imported
-    from ssd_tf.weights.matching import Report
-
-REPORT_FILE = "import.json"
-# Names that are shown of each kind; the file has all.
-_SHOWN = 8
-
-FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    "input",
-    None,
-    "File, or prefix or folder of a TensorFlow checkpoint.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "format",
-    None,
-    formats.FORMATS,
-    "Where the weights come from [by what the file looks like].",
-    flag_values=FLAGS,
-)
-command_flags.define(NetOptions, FLAGS)
-flags.DEFINE_string(
-    "output", None, "Folder to write, a new one.", flag_values=FLAGS
-)
-flags.DEFINE_string(
-    "labels",
-    None,
-    "labels.txt or .pbtxt with the detector's class names [VOC's 20 or COCO's "
-    "80, by their number].",
-    flag_values=FLAGS,
-)
-flags.DEFINE_boolean(
-    "ema",
-    False,
-    "Take the moving averages of a TF1 checkpoint.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_boolean(
-    "ignore_missing_vars",
-    False,
-    "Write the net although the file lacks some of it.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "inspect", None, "Only list what is in this file.", flag_values=FLAGS
-)
+_import = functools.partial(setting, section="import")
 
 
-def import_weights(
-    imported: "Imported",
-    class_names: tuple[str, ...],
-    output: pathlib.Path,
-    ignore_missing_vars: bool = False,
-) -> "Report":
-    """Writes a folder with the net, its config.json and the report.
+@dataclasses.dataclass(frozen=True)
+class ImportOptions:
+    """Everything that the command takes."""
 
-    Args:
-      imported: from `ssd_tf.weights.formats.load`.
-      class_names: without the background.
-      output: the new folder.
-      ignore_missing_vars: what the file lacks keeps its initial values.
-
-    Returns:
-      What fitted; nothing was written unless it `fits`.
-
-    Raises:
-      FileExistsError: `output` is there and not empty.
-    """
-    import keras
-
-    from ssd_tf.nets import checkpoint
-    from ssd_tf.nets.ssd import SSDNet
-    from ssd_tf.weights import matching
-
-    keras.utils.set_random_seed(0)
-    net = SSDNet(imported.params)
-    report = matching.assign(net, imported)
-    if not report.fits(ignore_missing_vars):
-        return report
-    settings = config.Config(
-        net.params, class_names, untrained=report.missing + report.fresh
+    input: str | None = _import(
+        None, "File, or prefix or folder of a TensorFlow checkpoint."
     )
-    with files.new_directory(output) as temporary:
-        checkpoint.save_weights(net, temporary)
-        config.save(settings, temporary)
-        files.write_json(
-            temporary / REPORT_FILE,
-            {**dataclasses.asdict(report), "assumed": imported.assumed},
-        )
-    return report
+    format: str | None = _import(
+        None,
+        "Software that wrote the weights [guessed from the file's bytes].",
+        choices=formats.FORMATS,
+    )
+    output: str | None = _import(None, "New folder to write.")
+    labels: str | None = _import(
+        None,
+        "labels.txt or .pbtxt with the detector's class names [VOC's 20 or "
+        "COCO's 80, by their number].",
+    )
+    ema: bool = _import(False, "Take the moving averages of a TF1 checkpoint.")
+    ignore_missing_vars: bool = _import(
+        False, "Write the net although the file lacks some of its variables."
+    )
+    inspect: str | None = _import(
+        None, "File whose arrays are listed; nothing is imported."
+    )
+    net: NetOptions = NetOptions()
 
 
 def class_names_of(
-    imported: "Imported", labels_file: str | None
+    imported: Imported, labels_file: str | None
 ) -> tuple[str, ...]:
-    """What an imported net's classes are called.
+    """Returns the class names of an imported net.
 
     Raises:
-      UserError: nobody knows, or the file names another number of classes.
+      UserError: the names are unknown, or the file has another number of them.
     """
     from ssd_tf.datasets import labels
 
@@ -145,47 +80,14 @@ def class_names_of(
                 f"{number}"
             )
         return names
-    known = {
-        len(names): names
-        for names in (labels.VOC_LABELS, labels.COCO_LABELS, ())
-    }
-    if imported.class_names is None and number not in known:
-        raise UserError(
-            f"--labels is missing: nobody knows the names of the {number} "
-            "classes"
-        )
-    return (
-        known[number] if imported.class_names is None else imported.class_names
+    if imported.class_names is not None:
+        return imported.class_names
+    for names in (labels.VOC_LABELS, labels.COCO_LABELS, ()):
+        if len(names) == number:
+            return names
+    raise UserError(
+        f"--labels is missing: the names of the {number} classes are unknown"
     )
-
-
-def print_report(report: "Report", source: str) -> None:
-    """Shows what fitted, and the first names of what did not."""
-    mismatched = [
-        f"{name} is {ours}, there {theirs}"
-        for name, ours, theirs in report.mismatched
-    ]
-    kinds = {
-        "matched": (report.matched, "taken from the file"),
-        "missing": (report.missing, "the net needs it, the file lacks it"),
-        "fresh": (report.fresh, "no part of a classifier, starts fresh"),
-        "shape mismatch": (mismatched, "in the net, and in the file"),
-        "unused": (report.unused, "in the file, of no use to the net"),
-    }
-    command.print_table(
-        pathlib.Path(source).name,
-        ["what", "number", "meaning"],
-        [
-            [kind, len(names), meaning]
-            for kind, (names, meaning) in kinds.items()
-        ],
-    )
-    for kind in ("missing", "shape mismatch", "unused"):
-        names, _ = kinds[kind]
-        for name in names[:_SHOWN]:
-            command.say(f"{kind}: {name}")
-        if len(names) > _SHOWN:
-            command.say(f"{kind}: ... and {len(names) - _SHOWN} more")
 
 
 def inspect(path: str, name: str | None) -> None:
@@ -203,35 +105,39 @@ def inspect(path: str, name: str | None) -> None:
     command.say(f"{len(arrays)} arrays, {size:,} numbers")
 
 
-def main() -> None:
-    """Reads the flags and imports or inspects."""
-    if not FLAGS.inspect:
-        command.require(FLAGS, "input", "output")
+def main(options: ImportOptions) -> None:
+    """Imports or inspects a file."""
+    if not options.inspect:
+        require(options, "input", "output")
     command.load_tensorflow()
-    if FLAGS.inspect:
-        inspect(FLAGS.inspect, FLAGS.format)
+    if options.inspect:
+        inspect(options.inspect, options.format)
         return
-    from ssd_tf.weights import start
+    from ssd_tf.nets import applications
+    from ssd_tf.weights import importing
 
-    output = pathlib.Path(FLAGS.output)
+    output = pathlib.Path(options.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: is there already; choose a new --output")
-    params = command_flags.read(NetOptions, FLAGS).params
-    if FLAGS.trunk:
-        params = start.with_trunk(params, FLAGS.trunk)
-    imported = formats.load(FLAGS.input, params, FLAGS.format, FLAGS.ema)
-    report = import_weights(
+    # The net that the file shall fill.
+    params = options.net.params
+    if options.net.trunk:
+        params = applications.with_trunk(params, options.net.trunk)
+    # Read the file, by our names and in our layouts.
+    imported = formats.load(options.input, params, options.format, options.ema)
+    # Fill a net and write it, unless something required is missing.
+    report = importing.import_weights(
         imported,
-        class_names_of(imported, FLAGS.labels),
+        class_names_of(imported, options.labels),
         output,
-        FLAGS.ignore_missing_vars,
+        options.ignore_missing_vars,
     )
-    print_report(report, FLAGS.input)
+    importing.print_report(report, options.input)
     for sentence in imported.assumed:
         command.say(f"assumed: {sentence}")
-    if not report.fits(FLAGS.ignore_missing_vars):
+    if not report.fits(options.ignore_missing_vars):
         raise UserError(
-            f"{FLAGS.input}: does not fill {FLAGS.model_name}: "
+            f"{options.input}: does not fill {options.net.model_name}: "
             f"{len(report.missing)} variables are missing, "
             f"{len(report.mismatched)} have another shape; nothing was written"
         )
@@ -240,8 +146,8 @@ def main() -> None:
 
 
 def run() -> None:
-    """The command `ssd-import`."""
-    command.run(main, FLAGS, __doc__)
+    """Runs the command `ssd-import`."""
+    command.run(main, ImportOptions, __doc__)
 
 
 if __name__ == "__main__":

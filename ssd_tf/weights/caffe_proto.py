@@ -1,7 +1,7 @@
 """The wire format of a .caffemodel, read with protobuf.
 
-It is a NetParameter of src/caffe/proto/caffe.proto, of which only the few
-fields that hold numbers are declared here. Knows no network.
+The file is a NetParameter of src/caffe/proto/caffe.proto, of which only the
+few fields with numbers are declared here. Independent of networks.
 """
 
 import functools
@@ -10,9 +10,9 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
-# Field, number and type, as in the branch ssd of weiliu89/caffe. Every
-# field counts as repeated, which reads the same bytes; a single one is then a
-# list of at most one. Packed numbers count as bytes, for NumPy to read.
+# Field, number and type, as in the branch ssd of weiliu89/caffe. Every field
+# is declared as repeated, which reads the same bytes; a single one is then a
+# list of at most one. Packed numbers are declared as bytes, for NumPy to read.
 _MESSAGES = {
     "Net": (("v1_layers", 2, "V1Layer"), ("layers", 100, "Layer")),
     "V1Layer": (("name", 4, "bytes"), ("blobs", 6, "Blob")),
@@ -47,38 +47,37 @@ _MESSAGES = {
 
 
 def parse(content: bytes) -> dict[str, np.ndarray]:
-    """All numbers of a NetParameter.
+    """Parses all numbers of a NetParameter.
 
     Args:
-      content: of the file.
+      content: bytes of the file.
 
     Returns:
       The blobs as float32 arrays `LAYER/0`, `LAYER/1` in Caffe's shape, and
-      what PriorBox layers say, such as `LAYER/min_size`, as 1-d arrays.
+      the fields of PriorBox layers, such as `LAYER/min_size`, as 1-d arrays.
 
     Raises:
-      ValueError: it is no such message, or a blob lacks numbers.
+      ValueError: the content is no such message, or a blob lacks numbers.
     """
     try:
-        net = _message_class("Net").FromString(content)
+        net = _net_class().FromString(content)
     except DecodeError as error:
         raise ValueError(str(error)) from error
     arrays = {}
     for layer in (*net.v1_layers, *net.layers):
-        arrays.update(_blobs(layer))
+        for index, blob in enumerate(layer.blobs):
+            name = f"{_name(layer)}/{index}"
+            arrays[name] = _array(blob, name)
     for layer in net.layers:
-        arrays.update(_prior_box(layer))
+        for prior_box in layer.prior_box:
+            for field, values in prior_box.ListFields():
+                arrays[f"{_name(layer)}/{field.name}"] = np.array(values)
     return arrays
 
 
 @functools.cache
-def _message_class(name: str) -> type[Message]:
-    descriptor = _descriptor_pool().FindMessageTypeByName(f"ssd_tf.{name}")
-    return message_factory.GetMessageClass(descriptor)
-
-
-@functools.cache
-def _descriptor_pool() -> descriptor_pool.DescriptorPool:
+def _net_class() -> type[Message]:
+    """Builds the message class from `_MESSAGES`."""
     file = descriptor_pb2.FileDescriptorProto(name="caffe", package="ssd_tf")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -93,22 +92,16 @@ def _descriptor_pool() -> descriptor_pool.DescriptorPool:
     # A pool of our own: the default one may hold some Caffe's messages.
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return pool
+    descriptor = pool.FindMessageTypeByName("ssd_tf.Net")
+    return message_factory.GetMessageClass(descriptor)
 
 
 def _name(layer: Message) -> str:
     return b"".join(layer.name[-1:]).decode("utf-8", "replace")
 
 
-def _blobs(layer: Message) -> dict[str, np.ndarray]:
-    return {
-        f"{_name(layer)}/{index}": _array(blob, f"{_name(layer)}/{index}")
-        for index, blob in enumerate(layer.blobs)
-    }
-
-
 def _array(blob: Message, name: str) -> np.ndarray:
-    """A blob in its shape, the four numbers of old files or a list."""
+    """Returns a blob in its shape; old files have four sides instead."""
     values = np.frombuffer(b"".join(blob.data), "<f4")
     if not values.size:
         values = np.frombuffer(b"".join(blob.double_data), "<f8")
@@ -119,12 +112,3 @@ def _array(blob: Message, name: str) -> np.ndarray:
     if min(shape, default=0) < 0 or np.prod(shape, dtype=float) != values.size:
         raise ValueError(f"{name} of shape {shape} has {values.size} numbers")
     return values.reshape(shape).astype(np.float32, copy=False)
-
-
-def _prior_box(layer: Message) -> dict[str, np.ndarray]:
-    return {
-        f"{_name(layer)}/{field}": np.array(getattr(prior_box, field))
-        for prior_box in layer.prior_box
-        for field, *_ in _MESSAGES["PriorBox"]
-        if getattr(prior_box, field)
-    }

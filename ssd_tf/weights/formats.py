@@ -1,4 +1,4 @@
-"""Which format a file has, and the module that reads it."""
+"""Detection of a file's format, and the module that reads it."""
 
 import dataclasses
 import importlib
@@ -9,9 +9,9 @@ from types import ModuleType
 
 from ssd_tf.command import UserError
 from ssd_tf.config.net import SSDParams
-from ssd_tf.weights.imported import Imported, Tensors
+from ssd_tf.weights.base import Imported, Tensors
 
-# Name -> module; imported when needed, for `--help` to need no TensorFlow.
+# Name -> module; imported on use, so that `--help` needs no TensorFlow.
 _MODULES = {
     "caffe": "caffe",
     "keras": "keras_files",
@@ -21,7 +21,7 @@ _MODULES = {
 }
 FORMATS = tuple(_MODULES)
 TF1_FORMATS = ("port", "slim")
-# `--backbone_weights=imagenet`: what keras.applications publishes.
+# Value of `--backbone_weights` for the weights of keras.applications.
 IMAGENET = "imagenet"
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -31,16 +31,16 @@ _TABLE = bytes.fromhex("57fb808b247547db")
 
 
 def read(path: str | os.PathLike, name: str | None = None) -> Tensors:
-    """All arrays of a file by their names there.
+    """Reads all arrays of a file by their names there.
 
     Args:
       path: a file, or a TensorFlow checkpoint's prefix or folder.
-      name: one of `FORMATS`; by default what the file looks like.
+      name: one of `FORMATS`; by default guessed from the file's bytes.
 
     Raises:
-      UserError: the file is missing or of no known format.
+      UserError: the file is missing, damaged or of an unknown format.
     """
-    return _module(name or guess(path)).read(path)
+    return _module(_MODULES[name or guess(path)]).read(path)
 
 
 def load(
@@ -49,41 +49,42 @@ def load(
     name: str | None = None,
     ema: bool = False,
 ) -> Imported:
-    """A file's weights in this package's terms.
+    """Reads a file's weights in this package's names and layouts.
 
     Args:
-      path: see `read`, or `imagenet` for what keras.applications publishes.
-      params: the net that they are wanted for.
-      name: one of `FORMATS`; by default what the file looks like.
-      ema: the moving averages of a TF1 checkpoint instead of its weights.
+      path: see `read`, or `imagenet` for the weights that keras.applications
+        publishes.
+      params: requested net.
+      name: one of `FORMATS`; by default guessed from the file's bytes.
+      ema: take the moving averages of a TF1 checkpoint.
 
     Raises:
-      UserError: they cannot be read, or are another net's.
+      UserError: the weights cannot be read, or are another net's.
     """
     if str(path) == IMAGENET:
-        return _module("keras").imagenet(params)
+        return _module("keras_files").imagenet(params)
     name = name or guess(path)
     tensors = read(path, name)
-    options = {"ema": True} if ema else {}
     if ema and name not in TF1_FORMATS:
         raise UserError(f"{path}: --ema is for TF1 checkpoints, not {name}")
+    options = {"ema": True} if ema else {}
     try:
-        imported = _module(name).convert(tensors, params, **options)
+        imported = _module(_MODULES[name]).convert(tensors, params, **options)
     except UserError as error:
-        # Who converts sees arrays, and seldom knows the file.
+        # Most converters receive arrays without the file's name.
         known = str(error).startswith(str(path))
         raise UserError(str(error) if known else f"{path}: {error}") from error
     return dataclasses.replace(imported, unused=tensors.unused)
 
 
 def guess(path: str | os.PathLike) -> str:
-    """The format of a file, by its first and last bytes.
+    """Returns the format of a file, by its first and last bytes.
 
     Raises:
-      UserError: none is known.
+      UserError: the file is missing or of an unknown format.
     """
     path = pathlib.Path(path)
-    if not path.is_file() or _tf_checkpoint().is_part(path):
+    if not path.is_file() or _module("tf_checkpoint").is_part(path):
         return _tf_format(path)
     with open(path, "rb") as file:
         start = file.read(len(_HDF5))
@@ -92,7 +93,8 @@ def guess(path: str | os.PathLike) -> str:
     if start == _HDF5:
         return "keras"
     if zipfile.is_zipfile(path):
-        return "keras" if _has_member(path, "config.json") else "torch"
+        with zipfile.ZipFile(path) as archive:
+            return "keras" if "config.json" in archive.namelist() else "torch"
     if end == _TABLE:
         return _tf_format(path)
     if path.suffix == ".caffemodel":
@@ -105,20 +107,11 @@ def guess(path: str | os.PathLike) -> str:
     )
 
 
-def _has_member(path, name):
-    with zipfile.ZipFile(path) as archive:
-        return name in archive.namelist()
-
-
-def _tf_format(path):
-    """A detector's checkpoint has heads, a classifier's has not."""
-    names = _tf_checkpoint().variable_names(path)
+def _tf_format(path: str | os.PathLike) -> str:
+    """Tells a detector's checkpoint, which has heads, from a classifier's."""
+    names = _module("tf_checkpoint").variable_names(path)
     return "port" if any("_box/" in name for name in names) else "slim"
 
 
-def _tf_checkpoint() -> ModuleType:
-    return importlib.import_module("ssd_tf.weights.tf_checkpoint")
-
-
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"ssd_tf.weights.{_MODULES[name]}")
+    return importlib.import_module(f"ssd_tf.weights.{name}")

@@ -1,11 +1,14 @@
 """Weights that Keras saved: of keras.applications, and of `SSDNet.model`.
 
-What such a file does not tell, such as how images are whitened, is for a
-classifier what keras.applications says, for an `SSDNet` what the preset says.
+Settings that such a file lacks, such as how images are whitened, are for a
+classifier those of keras.applications, for an `SSDNet` those of the preset.
 """
 
 import dataclasses
+import pathlib
 import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -16,10 +19,9 @@ from ssd_tf.config.presets import PRESETS
 from ssd_tf.nets import applications
 from ssd_tf.nets.layers import variable_name
 from ssd_tf.nets.ssd import SSDNet
-from ssd_tf.weights import keras_layout, vgg_dense
-from ssd_tf.weights.imported import Imported
+from ssd_tf.weights import base, vgg_dense
+from ssd_tf.weights.base import Imported
 from ssd_tf.weights.keras_hdf5 import KerasTensors, read
-from ssd_tf.weights.keras_layout import Layout
 
 __all__ = ["convert", "from_model", "imagenet", "read"]
 
@@ -31,16 +33,20 @@ _MODELS = {
     "resnet_v1_152": "ResNet152",
 }
 _SIDE = 224  # pixels of the models' input; no variable depends on it
-# VGG16's dense layers that become conv6 and conv7.
-_DENSE = {"fc1": (7 * 7 * 512, 4096), "fc2": (4096, 4096)}
-_FC6_SHAPE = (7, 7, 512, 4096)  # fc1's rows go by height, width, channel
+# VGG16's layers that become conv6 and conv7, by their groups in a .weights.h5.
+_DENSE = {"layers/dense/vars": "fc1", "layers/dense_1/vars": "fc2"}
+# fc1's rows go by height, width, channel.
+_DENSE_SHAPES = [(7 * 7 * 512, 4096), *vgg_dense.SHAPES[1:]]
+
+# Names of the arrays in a file, in order of the layer's weights, by layer.
+ArraysByLayer = Mapping[str, list[str]]
 
 
 def convert(tensors: KerasTensors, params: SSDParams) -> Imported:
-    """An SSD that `SSDNet.model` saved, or a classifier's trunk.
+    """Converts an SSD that `SSDNet.model` saved, or a classifier's trunk.
 
     Args:
-      tensors: from `read`.
+      tensors: arrays from `read`.
       params: a preset.
 
     Returns:
@@ -56,20 +62,24 @@ def convert(tensors: KerasTensors, params: SSDParams) -> Imported:
 
 
 def from_model(model: keras.Model, params: SSDParams) -> Imported:
-    """The same of a model in memory, see `convert`."""
+    """Converts a model in memory, see `convert`."""
     arrays = {variable_name(v): v.numpy() for v in model.weights}
-    layers = keras_layout.of_model(model).layers
-    tensors = KerasTensors(model.name, arrays, layers, model_name=model.name)
+    layers = {
+        layer.name: [variable_name(v) for v in layer.weights]
+        for layer in model.layers
+        if layer.weights
+    }
+    tensors = KerasTensors(arrays, layers, model.name)
     return convert(tensors, params)
 
 
 def imagenet(params: SSDParams) -> Imported:
-    """The weights that keras.applications publishes for a preset's trunk.
+    """Imports the weights that keras.applications publishes for a trunk.
 
     Keras downloads them to `~/.keras/models`, once.
 
     Raises:
-      UserError: there are none, or they cannot be had.
+      UserError: there are none, or the download fails.
     """
     _model(params)  # refuses a trunk that no weights can be put into
     top = params.trunk == "vgg_16"  # for its fc1 and fc2
@@ -85,81 +95,131 @@ def imagenet(params: SSDParams) -> Imported:
 
 
 def _model(params: SSDParams, **options) -> keras.Model:
-    """keras.applications' own trunk, with fresh weights by default."""
+    """Builds keras.applications' own trunk, with fresh weights by default."""
     options = {"weights": None, "include_top": False, **options}
     if params.width_multiplier != 1.0:
         options["alpha"] = params.width_multiplier
     make = applications.model_function(_keras_name(params))
     model = make(input_shape=(_SIDE, _SIDE, 3), **options)
-    _check_adapted(model, params)
+    for layer in model.layers:
+        # EfficientNet's first version: its Normalization adopts the statistics
+        # of ImageNet when a file is loaded, not when its variables are set,
+        # and its published weights are for a model with one more layer.
+        if isinstance(layer, keras.layers.Normalization) and layer.weights:
+            raise UserError(
+                f"trunk {params.trunk}: its layer {layer.name} cannot be "
+                "imported; take EfficientNetV2B0"
+            )
     named = applications.with_stable_names(model, model.inputs[0])
     if named is not model:
         named.set_weights(model.get_weights())
     return named
 
 
-def _check_adapted(model: keras.Model, params: SSDParams) -> None:
-    """Refuses EfficientNet's first version.
-
-    Its Normalization takes the statistics of ImageNet over when a file is
-    loaded, not when its variables are set, and its published weights are for
-    a model with one more layer.
-    """
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Normalization) and layer.weights:
-            raise UserError(
-                f"trunk {params.trunk}: its layer {layer.name} cannot be "
-                "imported; take EfficientNetV2B0"
-            )
-
-
 def _keras_name(params: SSDParams) -> str:
     return _MODELS.get(params.trunk, params.trunk)
 
 
-def _take(
-    tensors: KerasTensors, layout: Layout, params: SSDParams
-) -> dict[str, np.ndarray]:
-    """All variables of a model, or none."""
-    misfit = keras_layout.misfit(tensors, layout)
-    if misfit:
-        fitting = ", ".join(_fitting_presets(tensors.model_name))
-        raise UserError(
-            f"{tensors.source}: does not fit --model_name={params.model_name}, "
-            f"whose trunk is Keras's {_keras_name(params)} x "
-            f"{params.width_multiplier:g} ({misfit}); "
-            + (
-                f"it fits --model_name={fitting}"
-                if fitting
-                else "choose the --model_name whose trunk it is of"
-            )
-        )
+def _by_layer(tensors: KerasTensors, model: keras.Model) -> ArraysByLayer:
+    """Finds a model's layers in a file by name, else by place or order.
+
+    Old files have no names of layers, or other names than today's; Keras then
+    goes by their groups or by their order, too.
+    """
+    names = [layer.name for layer in _layers(tensors, model)]
+    if tensors.layers.keys() >= set(names):
+        return tensors.layers
+    if tensors.groups is None:
+        arrays = tensors.layers.values()
+        return dict(zip([*names, *_DENSE.values()], arrays, strict=False))
+    groups = {**_DENSE, **_groups(model)}
     return {
-        name: tensors.take(source).astype(np.float32, copy=False)
-        for name, source in keras_layout.sources(tensors, layout).items()
+        layer: tensors.layers[tensors.groups[group]]
+        for group, layer in groups.items()
+        if group in tensors.groups
     }
 
 
+def _layers(
+    tensors: KerasTensors, model: keras.Model
+) -> Iterator[keras.layers.Layer]:
+    """Yields the layers with weights; a `.weights.h5` has the inner ones."""
+    for layer in model.layers:
+        if hasattr(layer, "layers") and tensors.groups is not None:
+            yield from _layers(tensors, layer)
+        elif layer.weights:
+            yield layer
+
+
+def _groups(model: keras.Model) -> dict[str, str]:
+    """Saves a model, and returns its layers by the groups that Keras chose."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "model.weights.h5")
+        model.save_weights(path)
+        return read(path).groups
+
+
+def _take(
+    tensors: KerasTensors,
+    model: keras.Model,
+    by_layer: ArraysByLayer,
+    params: SSDParams,
+) -> dict[str, np.ndarray]:
+    """Takes all variables of a model, by our names.
+
+    Raises:
+      UserError: the file lacks one or has it in another shape.
+    """
+    variables = {}
+    for layer in _layers(tensors, model):
+        names = by_layer.get(layer.name, [])
+        shapes = [tensors.arrays[name].shape for name in names]
+        expected = [tuple(variable.shape) for variable in layer.weights]
+        if shapes != expected:
+            raise base.misfit(
+                "the file",
+                params,
+                _fitting_presets(tensors.model_name),
+                f" (layer {layer.name} has shapes {shapes}, not {expected})",
+            )
+        for variable, name in zip(layer.weights, names, strict=True):
+            variables[variable_name(variable)] = _array(tensors, name)
+    return variables
+
+
+def _array(tensors: KerasTensors, name: str) -> np.ndarray:
+    return tensors.take(name).astype(np.float32, copy=False)
+
+
 def _fitting_presets(model_name: str | None) -> list[str]:
-    """Those whose trunk has a name such as `mobilenetv2_1.00_224`."""
+    """Returns the presets on a trunk such as `mobilenetv2_1.00_224`."""
     kind, *width = (model_name or "").lower().split("_")[:2]
     return [
         name
         for name, row in PRESETS.items()
         if _keras_name(row).lower() == kind
         and width in ([], [f"{row.width_multiplier:.2f}"])
-    ]
+    ] or ["the preset whose trunk is that of the file"]
 
 
 def _is_detector(tensors: KerasTensors, params: SSDParams) -> bool:
-    if tensors.layers:
-        return any("_box.conv_loc" in layer for layer in tensors.layers)
-    # Without names: the file's layers are all the net's. What a Dropout has
-    # there is the state of its random numbers.
-    layout = keras_layout.of_model(SSDNet(params).model)
-    addresses = [a for a in tensors.addresses if a.startswith("layers/")]
-    variables = {a for a in addresses if "/seed_generator/" not in a}
-    return variables == set(layout.addresses.values())
+    if any("_box.conv_loc" in layer for layer in tensors.layers):
+        return True
+    groups = tensors.groups or {}
+    if not groups or any(group != layer for group, layer in groups.items()):
+        return False
+    # Without names: all of the file's layers have to be those of the net.
+    ours = _groups(SSDNet(params).model)
+    return _with_weights(groups) == _with_weights(ours)
+
+
+def _with_weights(groups: Iterable[str]) -> set[str]:
+    """Returns the layers' groups; a Dropout's holds random numbers' state."""
+    return {
+        group
+        for group in groups
+        if group.startswith("layers/") and "/seed_generator/" not in group
+    }
 
 
 def _detector(tensors: KerasTensors, params: SSDParams) -> Imported:
@@ -169,21 +229,21 @@ def _detector(tensors: KerasTensors, params: SSDParams) -> Imported:
     name = tensors.model_name
     if name in PRESETS and name != params.model_name:
         raise UserError(
-            f"{tensors.source}: weights of {name}, which has other anchors or "
-            f"another trunk than --model_name={params.model_name}; take "
-            f"--model_name={name}"
+            f"weights of {name}, which has other anchors or another trunk than "
+            f"--model_name={params.model_name}; take --model_name={name}"
         )
-    layout = keras_layout.of_model(SSDNet(params).model)
-    num_classes = _num_classes(tensors, layout, params)
+    model = SSDNet(params).model
+    by_layer = _by_layer(tensors, model)
+    num_classes = _num_classes(tensors, by_layer, params)
     if num_classes != params.num_classes:
         params = dataclasses.replace(params, num_classes=num_classes)
-        layout = keras_layout.of_model(SSDNet(params).model)
-    variables = _take(tensors, layout, params)
-    return Imported(variables, params, assumed=(_untold(tensors, params),))
+        model = SSDNet(params).model
+    variables = _take(tensors, model, by_layer, params)
+    return Imported(variables, params, assumed=(_assumed(tensors, params),))
 
 
-def _untold(tensors: KerasTensors, params: SSDParams) -> str:
-    """What of an `SSDNet` is in its train_dir alone."""
+def _assumed(tensors: KerasTensors, params: SSDParams) -> str:
+    """Returns the remark on the settings that only a train_dir has."""
     name = params.model_name
     anchors = "" if tensors.model_name == name else "anchors, "
     mean, scale = (
@@ -199,75 +259,56 @@ def _untold(tensors: KerasTensors, params: SSDParams) -> str:
 
 
 def _num_classes(
-    tensors: KerasTensors, layout: Layout, params: SSDParams
+    tensors: KerasTensors, by_layer: ArraysByLayer, params: SSDParams
 ) -> int:
-    """With the background, from the bias of the first layer's class head."""
-    head = f"{params.feat_layers[0]}_box/conv_cls/"
-    for name, source in keras_layout.sources(tensors, layout).items():
-        if name.startswith(head) and name.endswith("/biases"):
-            channels = tensors.arrays[source].size
-            return max(channels // params.anchors_per_cell[0], 1)
+    """Returns the number of classes, from the first layer's class head."""
+    head = f"{params.feat_layers[0]}_box.conv_cls"
+    for layer in (head, f"{head}.pointwise"):
+        if by_layer.get(layer):
+            outputs = tensors.arrays[by_layer[layer][-1]].size  # the biases
+            return base.num_classes(layer, outputs, params)
     return params.num_classes
 
 
 def _trunk(tensors: KerasTensors, params: SSDParams) -> Imported:
-    layout = keras_layout.of_model(_model(params))
-    if params.trunk == "vgg_16":
-        whole = _with_dense(layout)
-        if keras_layout.misfit(tensors, whole) is None:
-            layout = whole
-    variables = _take(tensors, layout, params)
+    model = _model(params)
+    by_layer = _by_layer(tensors, model)
+    variables = _take(tensors, model, by_layer, params)
     mean, scale, bgr = applications.whitening(_keras_name(params))
     if bgr:
         first = next(name for name in variables if name.endswith("/weights"))
         variables[first] = np.flip(variables[first], axis=2)
-    if params.trunk in _MODELS:
-        rename = _as_vgg if params.trunk == "vgg_16" else _as_resnet
-        variables = rename(variables)
-    params = dataclasses.replace(
+    if params.trunk == "vgg_16":
+        variables = {
+            re.sub(r"block(\d)_conv(\d)", r"conv\1/conv\1_\2", name): array
+            for name, array in variables.items()
+        } | _reduced(tensors, by_layer)
+    elif params.trunk in _MODELS:
+        variables = _as_resnet(variables)
+    return base.classifier(
+        variables,
         params,
-        num_classes=1,
         image_mean=mean,
         image_scale=scale,
         trunk_variant="keras",
     )
-    return Imported(variables, params, class_names=(), detector=False)
 
 
-def _with_dense(layout: Layout) -> Layout:
-    """VGG16's layout with fc1 and fc2 behind its convolutions."""
-    layers, shapes = dict(layout.layers), dict(layout.shapes)
-    addresses = dict(layout.addresses)
-    for layer, group in zip(_DENSE, ("dense", "dense_1"), strict=True):
-        layers[layer] = [f"{layer}/weights", f"{layer}/biases"]
-        for index, name in enumerate(layers[layer]):
-            shapes[name] = _DENSE[layer][index:]
-            addresses[name] = f"layers/{group}/vars/{index}"
-    return Layout(layers, shapes, addresses)
-
-
-def _as_vgg(variables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`block1_conv2` -> `conv1/conv1_2`; conv6 and conv7 of fc1 and fc2."""
-    dense = {n: a for n, a in variables.items() if n.startswith("fc")}
-    renamed = {
-        re.sub(r"block(\d)_conv(\d)", r"conv\1/conv\1_\2", name): array
-        for name, array in variables.items()
-        if name not in dense
-    }
-    if dense:
-        renamed |= vgg_dense.reduce_fc(
-            dense["fc1/weights"].reshape(_FC6_SHAPE),
-            dense["fc1/biases"],
-            dense["fc2/weights"],
-            dense["fc2/biases"],
-        )
-    return renamed
+def _reduced(
+    tensors: KerasTensors, by_layer: ArraysByLayer
+) -> dict[str, np.ndarray]:
+    """Takes conv6 and conv7, if the file has VGG16's fc1 and fc2."""
+    names = [n for layer in _DENSE.values() for n in by_layer.get(layer, [])]
+    if [tensors.arrays[name].shape for name in names] != _DENSE_SHAPES:
+        return {}
+    fc1, *others = (_array(tensors, name) for name in names)
+    return vgg_dense.reduce_fc(fc1.reshape(vgg_dense.SHAPES[0]), *others)
 
 
 def _as_resnet(variables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Under TF-Slim's names; a convolution's bias goes into its batch norm.
+    """Renames to TF-Slim's names, and puts biases into the batch norms.
 
-    What the norm subtracts is the mean less the bias: exactly the same.
+    Batch norm subtracts the mean less the bias: exactly the same.
     """
     renamed = {_in_resnet(name): array for name, array in variables.items()}
     for name in [name for name in renamed if name.endswith("/biases")]:
@@ -277,7 +318,7 @@ def _as_resnet(variables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _in_resnet(name: str) -> str:
-    """`conv2_block1_0_bn/beta` -> `block1/unit_1/.../BatchNorm/beta`."""
+    """Turns `conv2_block1_0_bn/beta` to `block1/unit_1/.../BatchNorm/beta`."""
     stage, unit, number, kind, variable = re.fullmatch(
         r"conv(\d)(?:_block(\d+)_(\d))?_(conv|bn)/(\w+)", name
     ).groups()

@@ -12,18 +12,19 @@ import numpy as np
 
 from ssd_tf.command import UserError
 from ssd_tf.config.net import SSDParams
-from ssd_tf.config.presets import PRESETS, SSD_300_VGG, SSD_300_VGG_VOC
+from ssd_tf.config.presets import SSD_300_VGG, SSD_300_VGG_VOC
 from ssd_tf.nets import resnet
-from ssd_tf.weights import fitting, pytorch_names
-from ssd_tf.weights.imported import Imported, Tensors
+from ssd_tf.weights import base, pytorch_names
+from ssd_tf.weights.base import CAFFE_WHITENING, Imported, Tensors
+from ssd_tf.weights.pytorch_names import TORCHVISION, TORCHVISION_SSD
 from ssd_tf.weights.vgg_dense import reduce_fc
 
-# Of VGG-16's fc6 and fc7: weights and biases of each.
+# Shapes of VGG-16's fc6 and fc7: weights and biases of each.
 _DENSE_SHAPES = [(4096, 7 * 7 * 512), (4096,), (4096, 4096), (4096,)]
 
 
 def read(path: str | os.PathLike) -> Tensors:
-    """The tensors of a state dict.
+    """Reads the tensors of a state dict, without running pickled code.
 
     Args:
       path: a file of `torch.save`: a state dict, or a dict that has one as
@@ -35,8 +36,8 @@ def read(path: str | os.PathLike) -> Tensors:
       of batch norm are left out.
 
     Raises:
-      UserError: PyTorch is missing, it is no such file, or a tensor is
-        sparse, quantized or complex.
+      UserError: PyTorch is missing, the file is of another format, or a
+        tensor is sparse, quantized or complex.
     """
     state = _load(path)
     for key in ("state_dict", "model"):
@@ -45,7 +46,7 @@ def read(path: str | os.PathLike) -> Tensors:
     tensors = {
         str(name).removeprefix("module."): _array(path, name, tensor)
         for name, tensor in (state if isinstance(state, dict) else {}).items()
-        if hasattr(tensor, "detach")  # What else a dict may hold is no tensor.
+        if hasattr(tensor, "detach")  # a dict may hold other things, too
         and not str(name).endswith("num_batches_tracked")
     }
     if not tensors:
@@ -65,17 +66,17 @@ def _load(path: str | os.PathLike) -> object:
     except OSError:
         raise
     except Exception as error:
-        # What the unpickler raises depends on the bytes that it meets.
+        # The unpickler's exceptions depend on the bytes of the file.
         raise UserError(_no_state_dict(path)) from error
 
 
 def _array(path: str | os.PathLike, name: str, tensor) -> np.ndarray:
-    """A tensor's numbers, float32."""
+    """Returns a tensor's numbers as float32."""
     try:
         if tensor.is_complex():
             raise TypeError("float() takes their real parts only")
         return tensor.detach().float().numpy()
-    # What sparse tensors raise, and quantized ones or those without data.
+    # Raised for sparse and quantized tensors and for those without data.
     except (TypeError, RuntimeError) as error:
         raise UserError(
             f"{path}: {name} is {tensor.dtype}, {tensor.layout}, not a dense "
@@ -91,15 +92,15 @@ def _no_state_dict(path: str | os.PathLike) -> str:
 
 
 def convert(tensors: Tensors, params: SSDParams) -> Imported:
-    """A known state dict in this package's terms.
+    """Converts a known state dict.
 
     Args:
-      tensors: from `read`.
+      tensors: arrays from `read`.
       params: a preset that the weights are to fill.
 
     Raises:
-      UserError: nobody knows such a state dict, it belongs to another
-        preset, or a number in it is not finite.
+      UserError: the state dict is unknown or belongs to another preset, or a
+        number in it is non-finite.
     """
     for name, importer in _IMPORTERS.items():
         if name in tensors:
@@ -117,9 +118,7 @@ def _torchvision_ssd(tensors: Tensors, params: SSDParams) -> Imported:
     _check_anchors(params, (SSD_300_VGG,), "torchvision's ssd300_vgg16")
     return Imported(
         _take(tensors, pytorch_names.torchvision_ssd(params.feat_layers)),
-        dataclasses.replace(
-            params, num_classes=classes, **pytorch_names.TORCHVISION_SSD
-        ),
+        dataclasses.replace(params, num_classes=classes, **TORCHVISION_SSD),
         pytorch_names.COCO_90 if classes == 91 else None,
     )
 
@@ -127,8 +126,8 @@ def _torchvision_ssd(tensors: Tensors, params: SSDParams) -> Imported:
 def _ssd_pytorch(tensors: Tensors, params: SSDParams) -> Imported:
     classes = _num_classes(tensors, "conf")
     # Its ssd.py takes VOC's anchors for 21 classes and COCO's for any other
-    # number, but many who have classes of their own edit that line: then the
-    # file does not tell.
+    # number, but users with classes of their own often edit that line: then
+    # the file does not tell.
     presets = (SSD_300_VGG_VOC, SSD_300_VGG)
     what = f"ssd.pytorch's SSD300 of {classes} classes"
     _check_anchors(params, presets[: 1 if classes == 21 else 2], what)
@@ -136,47 +135,59 @@ def _ssd_pytorch(tensors: Tensors, params: SSDParams) -> Imported:
         _take(tensors, pytorch_names.ssd_pytorch(params.feat_layers)),
         # Its PriorBox clamps centres, too.
         dataclasses.replace(
-            params,
-            num_classes=classes,
-            anchor_clip="all",
-            **pytorch_names.SSD_PYTORCH,
+            params, num_classes=classes, anchor_clip="all", **CAFFE_WHITENING
         ),
-        assumed=() if classes == 21 else (fitting.untold(params),),
+        assumed=() if classes == 21 else (base.anchors_assumed(params),),
     )
 
 
+def _classifier(
+    tensors: Tensors,
+    params: SSDParams,
+    trunk: str,
+    what: str,
+    names: dict[str, str],
+    whitening: dict = TORCHVISION,
+) -> Imported:
+    """Takes the classifier `what` for presets on `trunk`."""
+    if params.trunk != trunk:
+        raise base.misfit(what, params, base.presets_on([trunk]))
+    return base.classifier(_take(tensors, names), params, **whitening)
+
+
 def _reduced_vgg(tensors: Tensors, params: SSDParams) -> Imported:
-    _check_trunk(params, "vgg_16", "ssd.pytorch's vgg16_reducedfc")
-    variables = _take(tensors, pytorch_names.reduced_vgg(""))
-    return _classifier(variables, params, **pytorch_names.SSD_PYTORCH)
+    what, names = "ssd.pytorch's vgg16_reducedfc", pytorch_names.vgg_16("")
+    # data/config.py and data/voc0712.py subtract Caffe's mean from BGR, which
+    # is then turned into RGB.
+    return _classifier(tensors, params, "vgg_16", what, names, CAFFE_WHITENING)
 
 
 def _vgg_16(tensors: Tensors, params: SSDParams) -> Imported:
-    _check_trunk(params, "vgg_16", "torchvision's vgg16")
-    variables = _take(tensors, pytorch_names.vgg_features("features."))
-    wanted = [tensors.arrays.get(name) for name in pytorch_names.VGG_DENSE]
-    # Someone's own classifier has dense layers of other shapes, or none.
-    if [getattr(array, "shape", None) for array in wanted] == _DENSE_SHAPES:
-        fc6, fc6_biases, fc7, fc7_biases = (
-            _finite(tensors, name) for name in pytorch_names.VGG_DENSE
-        )
-        variables |= reduce_fc(dense_kernel(fc6), fc6_biases, fc7.T, fc7_biases)
-    return _classifier(variables, params, **pytorch_names.TORCHVISION)
+    names = pytorch_names.vgg_16("features.")
+    what = "torchvision's vgg16"
+    imported = _classifier(tensors, params, "vgg_16", what, names)
+    dense = [tensors.arrays.get(name) for name in pytorch_names.VGG_DENSE]
+    # A user's own classifier has dense layers of other shapes, or none.
+    if [getattr(array, "shape", None) for array in dense] != _DENSE_SHAPES:
+        return imported
+    fc6, fc6_biases, fc7, fc7_biases = (
+        _finite(tensors, name) for name in pytorch_names.VGG_DENSE
+    )
+    reduced = reduce_fc(dense_kernel(fc6), fc6_biases, fc7.T, fc7_biases)
+    variables = {**imported.variables, **reduced}
+    return dataclasses.replace(imported, variables=variables)
 
 
-def dense_kernel(weights: np.ndarray, side: int = 7) -> np.ndarray:
-    """A Linear layer on a flattened map as a kernel that covers the map.
+def dense_kernel(weights: np.ndarray) -> np.ndarray:
+    """Returns fc6 as a kernel over its map of 7x7 cells.
 
     Args:
-      weights: `[outputs, channels * side * side]`, the map flattened channels
-        first.
-      side: of the map, cells.
+      weights: `[outputs, channels * 7 * 7]`, the map flattened channels first.
 
     Returns:
-      A view `[side, side, channels, outputs]`.
+      A view `[7, 7, channels, outputs]`.
     """
-    shape = (len(weights), -1, side, side)
-    return weights.reshape(shape).transpose(2, 3, 1, 0)
+    return weights.reshape(len(weights), -1, 7, 7).transpose(2, 3, 1, 0)
 
 
 def _resnet(tensors: Tensors, params: SSDParams) -> Imported:
@@ -187,9 +198,8 @@ def _resnet(tensors: Tensors, params: SSDParams) -> Imported:
             f"a ResNet with {units} units is not known; known are "
             + ", ".join(f"{name} {known}" for known, name in trunks.items())
         )
-    _check_trunk(params, trunks[units], f"torchvision's ResNet {units}")
-    variables = _take(tensors, pytorch_names.resnet(units))
-    return _classifier(variables, params, **pytorch_names.TORCHVISION)
+    what, names = f"torchvision's ResNet {units}", pytorch_names.resnet(units)
+    return _classifier(tensors, params, trunks[units], what, names)
 
 
 def _units(tensors: Tensors, block: int) -> int:
@@ -199,12 +209,11 @@ def _units(tensors: Tensors, block: int) -> int:
 
 
 def _mobilenet_v2(tensors: Tensors, params: SSDParams) -> Imported:
-    _check_trunk(params, "MobileNetV2", "torchvision's mobilenet_v2")
-    variables = _take(tensors, pytorch_names.mobilenet_v2())
-    return _classifier(variables, params, **pytorch_names.TORCHVISION)
+    what, names = "torchvision's mobilenet_v2", pytorch_names.mobilenet_v2()
+    return _classifier(tensors, params, "MobileNetV2", what, names)
 
 
-# A name that only one kind of state dict has.
+# By a name that only one kind of state dict has.
 _IMPORTERS = {
     "backbone.scale_weight": _torchvision_ssd,
     "L2Norm.weight": _ssd_pytorch,
@@ -217,15 +226,8 @@ _IMPORTERS = {
 }
 
 
-def _classifier(
-    variables: dict[str, np.ndarray], params: SSDParams, **changes
-) -> Imported:
-    params = dataclasses.replace(params, num_classes=1, **changes)
-    return Imported(variables, params, class_names=(), detector=False)
-
-
 def _take(tensors: Tensors, names: dict[str, str]) -> dict[str, np.ndarray]:
-    """What the file has of `names`, by our names and in our layout."""
+    """Takes those of `names` that the file has, in our layout."""
     return {
         ours: _our_layout(_finite(tensors, theirs))
         for ours, theirs in names.items()
@@ -234,9 +236,10 @@ def _take(tensors: Tensors, names: dict[str, str]) -> dict[str, np.ndarray]:
 
 
 def _our_layout(array: np.ndarray) -> np.ndarray:
+    """Turns a kernel `[outputs, inputs, h, w]` to `[h, w, inputs, outputs]`."""
     if array.ndim != 4:
         return array
-    # Outputs, inputs, h, w. One input means depthwise: a filter a channel.
+    # One input means depthwise, with one filter per channel: [h, w, c, 1].
     depthwise = array.shape[1] == 1
     return array.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
 
@@ -244,8 +247,8 @@ def _our_layout(array: np.ndarray) -> np.ndarray:
 def _finite(tensors: Tensors, name: str) -> np.ndarray:
     array = tensors.take(name)
     if not np.isfinite(array).all():
-        # Values are missing in the dense layers of torchvision's
-        # VGG16_Weights.IMAGENET1K_FEATURES, says models/vgg.py.
+        # The dense layers of torchvision's VGG16_Weights.IMAGENET1K_FEATURES
+        # are NaN, says models/vgg.py.
         raise UserError(
             f"{name} holds numbers that are not finite; take a file of whole "
             "weights, such as vgg16-397923af.pth for VGG-16"
@@ -254,7 +257,7 @@ def _finite(tensors: Tensors, name: str) -> np.ndarray:
 
 
 def _num_classes(tensors: Tensors, head: str) -> int:
-    """Classes with the background, read from the biases of the heads."""
+    """Returns the number of classes with background, from all heads' biases."""
     anchors = SSD_300_VGG.anchors_per_cell
     names = (f"{head}.{index}.bias" for index in range(len(anchors) + 1))
     outputs = [len(tensors.arrays[n]) for n in names if n in tensors]
@@ -270,26 +273,11 @@ def _num_classes(tensors: Tensors, head: str) -> int:
 def _check_anchors(
     params: SSDParams, presets: tuple[SSDParams, ...], what: str
 ) -> None:
-    """Refuses a preset that has other anchors than the weights' own."""
-    if any(fitting.same_anchors(preset, params) for preset in presets):
+    """Raises UserError unless a preset with the weights' anchors fits."""
+    if any(base.same_heads(preset, params) for preset in presets):
         return
     names = " or ".join(preset.model_name for preset in presets)
     raise UserError(
         f"{what} has not the anchors of {params.model_name} but those of "
         f"{names}: pass --model_name={presets[0].model_name}"
-    )
-
-
-def _check_trunk(params: SSDParams, trunk: str, what: str) -> None:
-    if params.trunk == trunk:
-        return
-    names = [
-        name
-        for name, preset in PRESETS.items()
-        if preset.trunk == trunk and preset.width_multiplier == 1.0
-    ]
-    raise UserError(
-        f"{what} does not fit {params.model_name}, whose trunk is "
-        f"{params.trunk}; a --model_name with {trunk} is "
-        + (", ".join(names) or "none of the presets")
     )

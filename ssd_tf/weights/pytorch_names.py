@@ -1,13 +1,13 @@
-"""Names in PyTorch state dicts by ours, and what the nets take for granted.
+"""Names in PyTorch state dicts by ours, and settings that the nets assume.
 
 Sources: torchvision 0.28, `models/detection/ssd.py`, `models/vgg.py`,
 `models/resnet.py` and `models/mobilenetv2.py`; ssd.pytorch (amdegroot),
-`ssd.py`. Knows no arrays.
+`ssd.py`. Independent of arrays.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
-from ssd_tf.config.presets import SSD_300_VGG
 from ssd_tf.nets import vgg
 
 # torchvision whitens an image of 0..1: its SSD in models/detection/ssd.py...
@@ -24,21 +24,18 @@ TORCHVISION = {
     "image_scale": tuple(1 / (255 * std) for std in (0.229, 0.224, 0.225)),
     "trunk_variant": "torchvision",
 }
-# data/config.py and data/voc0712.py of ssd.pytorch: taken from BGR, which is
-# then turned into RGB. Its mean is Caffe's.
-SSD_PYTORCH = {
-    "image_mean": SSD_300_VGG.image_mean,
-    "image_scale": (1.0, 1.0, 1.0),
-}
 
-# Where torchvision's SSD cuts VGG's list of layers in two, before pool4.
+# Index in VGG's list of layers, before pool4, where torchvision's SSD cuts it.
 _VGG_POOL4 = 23
-# torchvision's fc6 and fc7.
+# Weights and biases of torchvision's fc6 and fc7.
 VGG_DENSE = tuple(
     f"classifier.{layer}.{part}"
     for layer in (0, 3)
     for part in ("weight", "bias")
 )
+# Our names of batch norm layers: slim's, and keras.applications' MobileNetV2's.
+_IS_NORM = re.compile(r"BatchNorm$|_BN$|_bn$|^bn_")
+_CONVOLUTION = {"weights": "weight", "biases": "bias"}
 _BATCH_NORM = {
     "gamma": "weight",
     "beta": "bias",
@@ -46,8 +43,8 @@ _BATCH_NORM = {
     "moving_variance": "running_var",
 }
 
-# COCO's categories as runs of ids, first id and names: ten of 90 ids have
-# none.
+# COCO's categories as runs of consecutive ids: first id and names. Ten of 90
+# ids are unused.
 _COCO_RUNS = {
     1: "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,"
     "traffic light,fire hydrant",
@@ -69,35 +66,25 @@ _COCO_NAMES = {
     for first, names in _COCO_RUNS.items()
     for index, name in enumerate(names.split(","))
 }
-# Class k of torchvision's detectors is COCO's category k, also where there is
-# none.
+# Class k of torchvision's detectors is COCO's category k, also if it is unused.
 COCO_90 = tuple(_COCO_NAMES.get(k, f"unused_{k}") for k in range(1, 91))
 
 
-def _convolution(ours: str, theirs: str) -> dict[str, str]:
-    return {
-        f"{ours}/weights": f"{theirs}.weight",
-        f"{ours}/biases": f"{theirs}.bias",
-    }
+def _variables(layers: dict[str, str]) -> dict[str, str]:
+    """Returns the names of variables by the names of layers.
 
-
-def _normalized(ours: str, theirs: str, norm: str, their_norm: str):
-    """A convolution without bias and its batch norm, of other names."""
-    names = {f"{ours}/weights": f"{theirs}.weight"}
-    for our_part, their_part in _BATCH_NORM.items():
-        names[f"{norm}/{our_part}"] = f"{their_norm}.{their_part}"
-    return names
-
-
-def _all_convolutions(layers: dict[str, str]) -> dict[str, str]:
+    A file need not have all: a convolution before batch norm has no bias.
+    """
     names = {}
     for ours, theirs in layers.items():
-        names |= _convolution(ours, theirs)
+        parts = _BATCH_NORM if _IS_NORM.search(ours) else _CONVOLUTION
+        for our_part, their_part in parts.items():
+            names[f"{ours}/{our_part}"] = f"{theirs}.{their_part}"
     return names
 
 
 def _vgg_indices() -> dict[str, int]:
-    """VGG-16's convolutions and their places in a list of all its layers."""
+    """Returns VGG-16's convolutions and their index among all its layers."""
     indices, index = {}, 0
     for scope, convolutions, _ in vgg.BLOCKS:
         for number in range(1, convolutions + 1):
@@ -107,124 +94,122 @@ def _vgg_indices() -> dict[str, int]:
     return indices
 
 
-def vgg_features(prefix: str) -> dict[str, str]:
-    """VGG-16's thirteen 3x3 convolutions.
+def vgg_16(prefix: str) -> dict[str, str]:
+    """Returns the names of VGG-16's convolutions, up to SSD's conv7.
+
+    torchvision's VGG-16 has fc6 and fc7 instead of the last two.
 
     Args:
-      prefix: what stands before the index in the list of all layers.
+      prefix: text before the index in the list of all layers; empty in
+        `vgg16_reducedfc.pth`.
     """
-    return _all_convolutions(
-        {ours: f"{prefix}{index}" for ours, index in _vgg_indices().items()}
-    )
-
-
-def reduced_vgg(prefix: str) -> dict[str, str]:
-    """VGG-16 up to conv7 in ssd.pytorch: `vgg16_reducedfc.pth`.
-
-    Args:
-      prefix: what stands before the index in the list of all layers.
-    """
-    dense = {"conv6": f"{prefix}31", "conv7": f"{prefix}33"}
-    return vgg_features(prefix) | _all_convolutions(dense)
+    indices = _vgg_indices() | {"conv6": 31, "conv7": 33}
+    return _variables({ours: f"{prefix}{i}" for ours, i in indices.items()})
 
 
 def ssd_pytorch(layers: Sequence[str]) -> dict[str, str]:
-    """ssd.pytorch's SSD300.
+    """Returns the names of ssd.pytorch's SSD300.
 
     Args:
-      layers: the feature layers; from the third on each is a pair in
-        `extras`.
+      layers: feature layers; from the third on each is a pair in `extras`.
     """
-    names = {}
-    for index, layer in enumerate(layers[2:]):
-        names[f"{layer}/conv1x1"] = f"extras.{2 * index}"
-        names[f"{layer}/conv3x3"] = f"extras.{2 * index + 1}"
-    for index, layer in enumerate(layers):
-        names[f"{layer}_box/conv_loc"] = f"loc.{index}"
-        names[f"{layer}_box/conv_cls"] = f"conf.{index}"
-    gamma = {f"{layers[0]}_box/L2Normalization/gamma": "L2Norm.weight"}
-    return reduced_vgg("vgg.") | _all_convolutions(names) | gamma
+    return vgg_16("vgg.") | _heads_and_extras(
+        layers,
+        ("loc", "conf", "L2Norm.weight"),
+        lambda index: (f"extras.{2 * index}", f"extras.{2 * index + 1}"),
+    )
 
 
 def torchvision_ssd(layers: Sequence[str]) -> dict[str, str]:
-    """torchvision's `ssd300_vgg16`.
+    """Returns the names of torchvision's `ssd300_vgg16`.
 
     Args:
-      layers: the feature layers; the first ends `backbone.features`, every
-        other one a member of `backbone.extra`.
+      layers: feature layers; the first ends `backbone.features`, every other
+        one is a member of `backbone.extra`.
     """
-    names = {
+    trunk = {
         ours: f"backbone.features.{index}"
         if index < _VGG_POOL4
         else f"backbone.extra.0.{index - _VGG_POOL4}"
         for ours, index in _vgg_indices().items()
     }
-    names["conv6"] = "backbone.extra.0.7.1"
-    names["conv7"] = "backbone.extra.0.7.3"
-    for index, layer in enumerate(layers[2:], 1):
-        names[f"{layer}/conv1x1"] = f"backbone.extra.{index}.0"
-        names[f"{layer}/conv3x3"] = f"backbone.extra.{index}.2"
+    trunk |= {"conv6": "backbone.extra.0.7.1", "conv7": "backbone.extra.0.7.3"}
+    head = "head.{}_head.module_list"
+    return _variables(trunk) | _heads_and_extras(
+        layers,
+        (
+            head.format("regression"),
+            head.format("classification"),
+            "backbone.scale_weight",
+        ),
+        lambda index: (
+            f"backbone.extra.{index + 1}.0",
+            f"backbone.extra.{index + 1}.2",
+        ),
+    )
+
+
+def _heads_and_extras(
+    layers: Sequence[str],
+    heads: tuple[str, str, str],
+    extra: Callable[[int], tuple[str, str]],
+) -> dict[str, str]:
+    """Returns the names of an SSD300 behind its trunk.
+
+    Args:
+      layers: feature layers.
+      heads: names of the lists of box and class heads, and of the scale of
+        the L2 norm.
+      extra: returns the names of an extra layer's two convolutions.
+    """
+    boxes, classes, scale = heads
+    names = {}
     for index, layer in enumerate(layers):
-        for ours, theirs in (
-            ("conv_loc", "regression_head"),
-            ("conv_cls", "classification_head"),
-        ):
-            names[f"{layer}_box/{ours}"] = f"head.{theirs}.module_list.{index}"
-    gamma = {f"{layers[0]}_box/L2Normalization/gamma": "backbone.scale_weight"}
-    return _all_convolutions(names) | gamma
+        names[f"{layer}_box/conv_loc"] = f"{boxes}.{index}"
+        names[f"{layer}_box/conv_cls"] = f"{classes}.{index}"
+    for index, layer in enumerate(layers[2:]):
+        names[f"{layer}/conv1x1"], names[f"{layer}/conv3x3"] = extra(index)
+    gamma = {f"{layers[0]}_box/L2Normalization/gamma": scale}
+    return _variables(names) | gamma
 
 
 def resnet(units: Sequence[int]) -> dict[str, str]:
-    """torchvision's ResNet with bottlenecks.
+    """Returns the names of torchvision's ResNet with bottlenecks.
 
     Args:
-      units: of each of the four blocks.
+      units: number of units of each of the four blocks.
     """
-
-    def layer(ours: str, theirs: str, their_norm: str) -> dict[str, str]:
-        return _normalized(ours, theirs, f"{ours}/BatchNorm", their_norm)
-
-    names = layer("conv1", "conv1", "bn1")
+    layers = {"conv1": "conv1", "conv1/BatchNorm": "bn1"}
     for block, count in enumerate(units, 1):
         for unit in range(count):
             ours = f"block{block}/unit_{unit + 1}/bottleneck_v1"
             theirs = f"layer{block}.{unit}"
             for k in (1, 2, 3):
-                names |= layer(
-                    f"{ours}/conv{k}", f"{theirs}.conv{k}", f"{theirs}.bn{k}"
-                )
-        ours = f"block{block}/unit_1/bottleneck_v1/shortcut"
-        theirs = f"layer{block}.0.downsample"
-        names |= layer(ours, f"{theirs}.0", f"{theirs}.1")
-    return names
+                layers[f"{ours}/conv{k}"] = f"{theirs}.conv{k}"
+                layers[f"{ours}/conv{k}/BatchNorm"] = f"{theirs}.bn{k}"
+            # Only the first unit of a block has one.
+            layers[f"{ours}/shortcut"] = f"{theirs}.downsample.0"
+            layers[f"{ours}/shortcut/BatchNorm"] = f"{theirs}.downsample.1"
+    return _variables(layers)
 
 
 def mobilenet_v2() -> dict[str, str]:
-    """torchvision's MobileNetV2; ours is keras.applications'."""
-    names = _normalized("Conv1", "features.0.0", "bn_Conv1", "features.0.1")
+    """Returns the names of torchvision's MobileNetV2.
+
+    Ours are those of keras.applications.
+    """
+    layers = {"Conv1": "features.0.0", "bn_Conv1": "features.0.1"}
+    layers |= {"Conv_1": "features.18.0", "Conv_1_bn": "features.18.1"}
     # The first block does not expand.
-    parts = {"depthwise": ("0.0", "0.1"), "project": ("1", "2")}
-    names |= _inverted_residual("expanded_conv", 1, parts)
-    parts = {
-        "expand": ("0.0", "0.1"),
-        "depthwise": ("1.0", "1.1"),
-        "project": ("2", "3"),
-    }
-    for block in range(1, 17):
-        names |= _inverted_residual(f"block_{block}", block + 1, parts)
-    return names | _normalized(
-        "Conv_1", "features.18.0", "Conv_1_bn", "features.18.1"
-    )
-
-
-def _inverted_residual(
-    ours: str, feature: int, parts: dict[str, tuple[str, str]]
-) -> dict[str, str]:
-    names = {}
-    theirs = f"features.{feature}.conv"
-    for part, (convolution, norm) in parts.items():
-        layer = f"{ours}_{part}"
-        names |= _normalized(
-            layer, f"{theirs}.{convolution}", f"{layer}_BN", f"{theirs}.{norm}"
-        )
-    return names
+    block = {"depthwise": "0.0", "depthwise_BN": "0.1"}
+    block |= {"project": "1", "project_BN": "2"}
+    for part, place in block.items():
+        layers[f"expanded_conv_{part}"] = f"features.1.conv.{place}"
+    block = {"expand": "0.0", "expand_BN": "0.1"}
+    block |= {"depthwise": "1.0", "depthwise_BN": "1.1"}
+    block |= {"project": "2", "project_BN": "3"}
+    for number in range(1, 17):
+        for part, place in block.items():
+            theirs = f"features.{number + 1}.conv.{place}"
+            layers[f"block_{number}_{part}"] = theirs
+    return _variables(layers)

@@ -1,12 +1,14 @@
-"""Weights of elsewhere into the net that is to be trained, and what fitted.
+"""Transfer of weights into the net that is to be trained.
 
-`ssd_tf.weights.start` reads them. Knows no files, and flags only to name a
-remedy.
+`ssd_tf.weights.start` reads the weights. Class predictors keep the rows of
+the classes that both class lists name. Independent of files; messages name
+remedies as flags of train_ssd.py.
 """
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -14,21 +16,67 @@ from ssd_tf.command import UserError, print_table, say
 from ssd_tf.config.net import SSDParams
 from ssd_tf.nets import scopes
 from ssd_tf.nets.ssd import SSDNet
-from ssd_tf.weights import matching
-from ssd_tf.weights.class_rows import ClassRows, has_rows
-from ssd_tf.weights.imported import Imported
+from ssd_tf.weights import base
+from ssd_tf.weights.base import Imported, Report
 
-# What the outputs of heads mean, beside the sizes of the anchors.
-_OF_HEADS = (
-    "feat_layers",
-    "anchor_ratios",
-    "anchor_steps",
-    "anchor_offset",
-    "prior_scaling",
-)
+# Plain heads, and separable ones, whose depthwise part has no classes.
+_HAS_ROWS = re.compile(r"[^/]+_box/conv_cls/(pointwise/)?(weights|biases)")
 _MISSING = "missing there"
-# Names of either side in a message.
-_SHOWN = 3
+_SHOWN = 3  # names of either side in a message
+
+
+def has_rows(name: str) -> bool:
+    """Returns True if a variable's last axis is anchors times classes.
+
+    Args:
+      name: name in `SSDNet.variables_by_name`.
+    """
+    return bool(_HAS_ROWS.fullmatch(name))
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassRows:
+    """Mapping of a class predictor's rows between two lists of classes.
+
+    A row computes one class of one anchor. Channels are anchor-major, see
+    `ssd_multibox_layer`: `[a, C]` with the background as class 0.
+    """
+
+    before: tuple[str, ...]  # class names without the background
+    after: tuple[str, ...]
+
+    def carried_over(self, source: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+        """Returns the fresh array with the rows of classes in both lists.
+
+        Args:
+          source: `[..., a * len(before with background)]`.
+          fresh: `[..., a * len(after with background)]`, initial values.
+
+        Returns:
+          An array like `fresh`; `source` itself if that has other anchors or
+          inputs and so cannot be carried over.
+        """
+        anchors = fresh.shape[-1] // (1 + len(self.after))
+        expected = (*fresh.shape[:-1], anchors * (1 + len(self.before)))
+        if source.shape != expected:
+            return source
+        both = [name for name in self.after if name in self.before]
+        old = [0, *(1 + self.before.index(name) for name in both)]
+        new = [0, *(1 + self.after.index(name) for name in both)]
+        source = source.reshape(*source.shape[:-1], anchors, -1)
+        result = fresh.reshape(*fresh.shape[:-1], anchors, -1).copy()
+        result[..., new] = source[..., old]
+        return result.reshape(fresh.shape)
+
+    def table(self) -> list[tuple[str, str]]:
+        """Returns every class of either list with the fate of its rows."""
+        fates = [("background", "kept")]
+        fates += [
+            (name, "kept" if name in self.before else "fresh")
+            for name in self.after
+        ]
+        gone = [name for name in self.before if name not in self.after]
+        return fates + [(name, "dropped") for name in gone]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,107 +84,92 @@ class Start:
     """Weights to start from, as they were read."""
 
     source: str  # a path, for messages
-    # By the names of `SSDNet.variables_by_name`.
-    variables: Mapping[str, np.ndarray]
-    # What they were trained with; None where the file does not tell.
-    params: SSDParams | None = None
-    # Where the classes are others than those that are wanted.
+    # With the settings of their training, where the file tells them.
+    weights: Imported
+    # Set if the class list of the weights differs from the requested one.
     rows: ClassRows | None = None
-    class_names_known: bool = True  # else rows are kept by number
     excluded: tuple[str, ...] = ()  # scopes of `scopes.without_model`
-    untrained: tuple[str, ...] = ()  # variables that were initial values
-    detector: bool = True  # else a classifier, which is all trunk
+    untrained: tuple[str, ...] = ()  # variables that have initial values
     ignore_missing: bool = False
 
     @property
     def taken(self) -> dict[str, np.ndarray]:
-        """The variables that are wanted."""
+        """Variables that are neither excluded nor untrained."""
         return {
             name: array
-            for name, array in self.variables.items()
+            for name, array in self.weights.variables.items()
             if name not in self.untrained
             and not scopes.under(name, self.excluded)
         }
 
-    def heads(self, params: SSDParams) -> list[str]:
-        """Those of the taken variables that are in the heads of a net."""
-        ours = [f"{layer}_box" for layer in params.feat_layers]
-        return [name for name in self.taken if scopes.under(name, ours)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What a net started from."""
-
-    source: str
-    params: SSDParams  # of the net
-    taken: tuple[str, ...]  # names of the net's variables
-    fresh: dict[str, str]  # names of the others, and why
-    # Of class predictors; None where none was taken, or as they were.
-    rows: ClassRows | None
-    rows_by_number: bool  # some were taken, of classes that nobody names
+    def has_heads(self, params: SSDParams) -> bool:
+        """Returns True if variables of a net's heads are taken."""
+        heads = [f"{layer}_box" for layer in params.feat_layers]
+        return any(scopes.under(name, heads) for name in self.taken)
 
 
 def apply(net: SSDNet, start: Start) -> Report:
-    """Puts the weights into a net.
+    """Assigns the weights to a net.
 
     Args:
-      net: of the settings that came with the start; what the start does not
-        have keeps its initial values.
+      net: net of the settings that came with the start; variables that the
+        start lacks keep their initial values.
       start: the weights.
 
+    Returns:
+      The match; see `reasons` for the variables without weights.
+
     Raises:
-      UserError: something is missing or of another shape, nothing at all is
-        taken, the heads are of other anchors, or an excluded scope is nowhere.
+      UserError: a variable is missing or of another shape, nothing at all is
+        taken, the heads are of other anchors, or an excluded scope is empty.
     """
     ours, taken = net.variables_by_name(), start.taken
     scopes.check(
         "checkpoint_exclude_scopes",
         start.excluded,
-        dict.fromkeys([*ours, *start.variables]),
+        dict.fromkeys([*ours, *start.weights.variables]),
     )
-    if start.params and start.heads(net.params):
-        _check_anchors(start.source, start.params, net.params)
+    # Heads are of use with the anchors only that they were trained with.
+    if start.has_heads(net.params):
+        _check_anchors(start.source, start.weights.params, net.params)
+    # Class predictors get the rows of their classes.
     for name in taken:
         if start.rows and has_rows(name) and name in ours:
             taken[name] = start.rows.carried_over(
                 taken[name], ours[name].numpy()
             )
-    result = matching.assign(
-        net, Imported(taken, net.params, detector=start.detector)
-    )
-    fresh = {
-        name: _why_fresh(name, start, name in result.missing)
-        for name in ours
-        if name not in taken
-    }
-    _check_shapes(start.source, result.mismatched)
-    if not result.matched:
+    # Everything else is taken as it is, and must fit.
+    weights = dataclasses.replace(start.weights, variables=taken)
+    report = base.assign(net, weights)
+    _check_shapes(start.source, report.mismatched)
+    if not report.matched:
         raise UserError(_why_nothing(start, net))
-    if not start.ignore_missing:
-        _check_missing(start.source, fresh)
-    shows_rows = any(has_rows(name) for name in result.matched)
-    return Report(
-        start.source,
-        net.params,
-        result.matched,
-        fresh,
-        start.rows if shows_rows else None,
-        shows_rows and not start.class_names_known,
-    )
+    missing = [
+        n for n, why in reasons(start, report).items() if why == _MISSING
+    ]
+    if missing and not start.ignore_missing:
+        raise UserError(
+            f"{start.source}: {missing[0]} is missing, one of {len(missing)}; "
+            "add --ignore_missing_vars, or their --checkpoint_exclude_scopes"
+        )
+    return report
 
 
-def _why_fresh(name: str, start: Start, expected: bool) -> str:
-    if scopes.under(name, start.excluded):
-        return "excluded"
-    if name in start.untrained:
-        return "not trained there"
-    return _MISSING if expected else "not in a classifier"
+def reasons(start: Start, report: Report) -> dict[str, str]:
+    """Returns why variables of the net have no weights, by name."""
+    found = dict.fromkeys(report.missing, _MISSING)
+    found |= dict.fromkeys(report.fresh, "not in a classifier")
+    for name in found:
+        if scopes.under(name, start.excluded):
+            found[name] = "excluded"
+        elif name in start.untrained:
+            found[name] = "not trained there"
+    return found
 
 
 def _why_nothing(start: Start, net: SSDNet) -> str:
-    """One line on a start that has nothing for a net."""
-    ours, theirs = net.variables_by_name(), start.variables
+    """Returns one line on a start that has nothing for a net."""
+    ours, theirs = net.variables_by_name(), start.weights.variables
     remedy = (
         "choose a --model_name, a --checkpoint_model_scope and weights that "
         "go together"
@@ -152,22 +185,13 @@ def _why_nothing(start: Start, net: SSDNet) -> str:
 
 
 def _first(names: Iterable[str]) -> str:
-    first = [*names]
-    if len(first) > _SHOWN:
-        first[_SHOWN:] = ["..."]
-    return ", ".join(first)
+    names = [*names]
+    more = ["..."] if len(names) > _SHOWN else []
+    return ", ".join(names[:_SHOWN] + more)
 
 
-def _check_missing(source: str, fresh: dict[str, str]) -> None:
-    missing = [name for name, why in fresh.items() if why == _MISSING]
-    if missing:
-        raise UserError(
-            f"{source}: {missing[0]} is missing, one of {len(missing)}; add "
-            "--ignore_missing_vars, or their --checkpoint_exclude_scopes"
-        )
-
-
-def _check_shapes(source, mismatched) -> None:
+def _check_shapes(source: str, mismatched: tuple) -> None:
+    """Raises UserError if any variable has another shape in the file."""
     if mismatched:
         name, ours, theirs = mismatched[0]
         parts = dict.fromkeys(
@@ -180,68 +204,53 @@ def _check_shapes(source, mismatched) -> None:
 
 
 def _check_anchors(source: str, before: SSDParams, params: SSDParams) -> None:
-    """Heads are of use with the anchors only that they were trained with.
-
-    Anchors that keep their share of a resized input are the same ones.
-    """
-    names = [name for name in _OF_HEADS if _differ(name, before, params)]
-    if not names and not np.allclose(*map(_relative_sizes, (before, params))):
-        names = ["anchor_sizes"]
-    if names:
+    """Raises UserError unless heads were trained with the net's anchors."""
+    name = base.differing_anchors(before, params)
+    if name:
         old, new = (
-            f"{getattr(each, names[0])} at {each.img_shape[0]}x"
+            f"{getattr(each, name)} at {each.img_shape[0]}x"
             f"{each.img_shape[1]} pixels"
             for each in (before, params)
         )
         raise UserError(
-            f"{source}: its heads were trained with {names[0]} {old}, not "
-            f"{new}; choose --model_name={before.model_name}, or leave them "
-            "out by --checkpoint_exclude_scopes="
+            f"{source}: its heads were trained with {name} {old}, not {new}; "
+            f"choose --model_name={before.model_name}, or leave them out by "
+            "--checkpoint_exclude_scopes="
             + ",".join(f"{layer}_box" for layer in params.feat_layers)
         )
 
 
-def _differ(name: str, before: SSDParams, params: SSDParams) -> bool:
-    old, new = getattr(before, name), getattr(params, name)
-    if name == "anchor_steps":
-        # Without a value where no net was built, others with other inputs.
-        same_input = before.img_shape == params.img_shape
-        return bool(old and new and same_input) and old != new
-    return old != new
+def show(report: Report, start: Start, params: SSDParams) -> None:
+    """Prints what each part of a net started from.
 
-
-def _relative_sizes(params: SSDParams) -> np.ndarray:
-    """Sides as shares of the shorter side of the input."""
-    return np.array(params.anchor_sizes) / min(params.img_shape)
-
-
-def show(report: Report) -> None:
-    """Prints which part of a net started from where."""
-    rows: collections.Counter = collections.Counter()
-    for name in report.taken:
-        rows[_part(name, report.params), "loaded"] += 1
-    for name, why in report.fresh.items():
-        rows[_part(name, report.params), f"fresh: {why}"] += 1
-    say(f"weights from {report.source}")
+    Args:
+      report: match from `apply`.
+      start: the weights.
+      params: settings of the net.
+    """
+    counts: collections.Counter = collections.Counter()
+    fates = dict.fromkeys(report.matched, "loaded")
+    fates |= {n: f"fresh: {why}" for n, why in reasons(start, report).items()}
+    for name, fate in fates.items():
+        # A trunk has many first components.
+        in_trunk = base.in_trunk(name, params)
+        counts["trunk" if in_trunk else name.split("/", 1)[0], fate] += 1
+    say(f"weights from {start.source}")
     print_table(
         "Parts of the net",
         ["part", "variables", "start"],
-        [(part, number, how) for (part, how), number in rows.items()],
+        [(part, number, fate) for (part, fate), number in counts.items()],
     )
-    if report.rows:
+    if not any(has_rows(name) for name in report.matched):
+        return
+    if start.rows:
         print_table(
             "Rows of the class predictors",
             ["class", "rows"],
-            report.rows.table(),
+            start.rows.table(),
         )
-    if report.rows_by_number:
+    if start.weights.class_names is None:
         say(
-            f"class names of {report.source} are unknown; rows are kept by "
+            f"class names of {start.source} are unknown; rows are kept by "
             "number"
         )
-
-
-def _part(name: str, params: SSDParams) -> str:
-    """What a variable is counted under: a trunk has many first components."""
-    in_trunk = matching.in_trunk(name, params)
-    return "trunk" if in_trunk else name.split("/", 1)[0]

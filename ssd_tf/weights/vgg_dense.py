@@ -1,21 +1,23 @@
-"""A VGG-16 classifier's dense fc6 and fc7 turned into conv6 and conv7.
+"""Conversion of a VGG-16 classifier's dense fc6 and fc7 to conv6 and conv7.
 
 Liu et al., SSD, 2016, section 3: "convert fc6 and fc7 to convolutional
 layers, subsample parameters from fc6 and fc7", after Chen et al., DeepLab,
-2015, section 3.1. Works on arrays only and knows no file format.
+2015, section 3.1. Independent of file formats.
 """
 
 import numpy as np
 
-# Of fc6's seven rows and columns. They lie 3 cells of stride 32 apart. SSD's
-# pool5 does not stride, so there the same distance is 6 cells of stride 16:
-# hence conv6 has dilation 6.
+from ssd_tf.command import UserError
+
+# Rows and columns of fc6 that are kept, of seven. They lie 3 cells of stride
+# 32 apart. SSD's pool5 does not stride, so there the same distance is 6 cells
+# of stride 16: hence conv6 has dilation 6.
 TAPS = (0, 3, 6)
 # Every fourth of 4096 units is kept: 1024, as in VGG_ILSVRC_16_layers_
 # fc_reduced. Nothing is rescaled, fine-tuning makes up for what is lost.
 UNIT_STEP = 4
-_FC6_SHAPE = (7, 7, 512, 4096)
-_FC7_SHAPE = (4096, 4096)
+SHAPES = ((7, 7, 512, 4096), (4096,), (4096, 4096), (4096,))
+_NAMES = ("fc6 weights", "fc6 biases", "fc7 weights", "fc7 biases")
 
 
 def reduce_fc(
@@ -38,14 +40,17 @@ def reduce_fc(
       arrays' type.
 
     Raises:
-      ValueError: an array has another shape.
+      UserError: an array has another shape.
     """
-    if fc7_weights.shape == (1, 1, *_FC7_SHAPE):
+    if fc7_weights.shape[:-2] == (1, 1):
         fc7_weights = fc7_weights[0, 0]
-    _check("fc6 weights", fc6_weights, _FC6_SHAPE)
-    _check("fc6 biases", fc6_biases, _FC6_SHAPE[-1:])
-    _check("fc7 weights", fc7_weights, _FC7_SHAPE)
-    _check("fc7 biases", fc7_biases, _FC7_SHAPE[-1:])
+    arrays = (fc6_weights, fc6_biases, fc7_weights, fc7_biases)
+    for name, array, shape in zip(_NAMES, arrays, SHAPES, strict=True):
+        if array.shape != shape:
+            raise UserError(
+                f"{name} have the shape {array.shape}, a VGG-16's {shape}; "
+                "import a VGG-16 whose dense layers have 4096 units"
+            )
     units = slice(None, None, UNIT_STEP)
     return {
         "conv6/weights": fc6_weights[np.ix_(TAPS, TAPS)][..., units],
@@ -54,10 +59,3 @@ def reduce_fc(
         "conv7/weights": fc7_weights[units, units][None, None],
         "conv7/biases": fc7_biases[units],
     }
-
-
-def _check(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
-    if array.shape != shape:
-        raise ValueError(
-            f"{name} have the shape {array.shape}, a VGG-16's {shape}"
-        )

@@ -30,6 +30,7 @@ from processes import (
     start,
     wait_until,
 )
+from served import export_saved_model, load_predictor
 
 from ssd_tf import command
 from ssd_tf.client import __main__ as client
@@ -41,8 +42,7 @@ from ssd_tf.client.images import Item, Source
 from ssd_tf.client.requests import OUTPUTS, Asked, RequestError
 from ssd_tf.command import UserError
 from ssd_tf.datasets import images
-from ssd_tf.detect import detections_json, image_files, saved_model
-from ssd_tf.export import __main__ as export
+from ssd_tf.detect import detections_json, image_files
 
 CLIENT = ("-m", "ssd_tf.client")
 
@@ -50,14 +50,14 @@ CLIENT = ("-m", "ssd_tf.client")
 @pytest.fixture(scope="module")
 def export_dir(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "ssd"
-    export.export_saved_model(trained.net, trained.settings.class_names, folder)
+    export_saved_model(trained.net, trained.settings.class_names, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def expected(export_dir, pictures):
     """What the model itself finds on the pictures."""
-    predict, _ = saved_model.load_predictor(export_dir)
+    predict, _ = load_predictor(export_dir)
     return predict(pictures)
 
 
@@ -520,7 +520,7 @@ def test_the_command_draws_writes_and_counts(
     assert {path.name for path in tmp_path.iterdir()} == names
     result = json.loads((tmp_path / detections_json.JSON_FILE).read_text())
     assert tuple(result["class_names"]) == trained.settings.class_names
-    predict, class_names = saved_model.load_predictor(export_dir)
+    predict, class_names = load_predictor(export_dir)
     for entry, name in zip(result["images"], ("a.jpg", "b.JPG"), strict=True):
         assert entry["file"] == str(folder / name)
         picture = images.prepare((folder / name).read_bytes())

@@ -11,7 +11,6 @@ from ssd_tf.config.presets import PRESETS, resized
 from ssd_tf.detect import description as model_json
 from ssd_tf.detect import detectors
 from ssd_tf.export import model as description
-from ssd_tf.export import tflite_metadata
 from ssd_tf.nets.ssd import SSDNet
 
 OPTIONS = DetectionParams(select_threshold=0.3)
@@ -27,12 +26,12 @@ def described(trained):
 def packed(folder, text):
     """A .tflite file with this model.json behind it."""
     path = folder / "model.tflite"
-    path.write_bytes(tflite_metadata.pack(b"TFL3", {"model.json": text}))
+    path.write_bytes(model_json.pack(b"TFL3", {"model.json": text}))
     return path
 
 
 def test_a_checkpoint_comes_back(trained, described, tmp_path):
-    checkpoint = detectors.load(trained.train_dir, OPTIONS, (1, 2, 3))
+    checkpoint = detectors.load_detector(trained.train_dir, OPTIONS)
     found = model_json.read(packed(tmp_path, json.dumps(described)))
     assert found.input_size == checkpoint.input_size
     np.testing.assert_array_equal(found.anchors, checkpoint.anchors)

@@ -14,7 +14,7 @@ from PIL import Image
 from processes import SUPPORT, TIMEOUT, error_of, finish, start, wait_until
 
 from ssd_tf.config import run as config
-from ssd_tf.detect import models, runtimes
+from ssd_tf.detect import detectors, runtimes
 from ssd_tf.detect.reading import read_image
 from ssd_tf.evaluation import evaluate
 from ssd_tf.export import saved_model
@@ -60,7 +60,7 @@ def train_dir(trained, pictures, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(train_dir):
-    return models.load(train_dir)
+    return detectors.load_detector(train_dir)
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +260,7 @@ def test_batches_are_full_over_all_inputs(pictures, tmp_path):
 def test_every_form_of_a_model_detects_the_same(
     model, forms, pictures, tmp_path, kind
 ):
-    other = models.load(forms[kind])
+    other = detectors.load_detector(forms[kind])
     names = other.class_names
     assert names == (model.class_names if kind == "SavedModel" else None)
     (tmp_path / "a.jpg").write_bytes(pictures[0])
@@ -296,7 +296,7 @@ def test_names_of_a_file_come_from_labels(forms, folder, tmp_path):
 
 
 def test_an_export_refuses_images_that_are_too_large_for_it(forms):
-    assert models.load(forms["SavedModel"]).max_pixels == 1 << 26
+    assert detectors.load_detector(forms["SavedModel"]).max_pixels == 1 << 26
 
 
 def test_arrays_have_the_names_that_all_have(model):

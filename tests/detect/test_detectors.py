@@ -1,18 +1,19 @@
 """A net and every form of it that can be evaluated detect the same."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from processes import SUPPORT, finish, start
+from served import export_saved_model
 
 from ssd_tf.command import UserError
 from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.datasets import ground_truth
 from ssd_tf.detect import detectors
-from ssd_tf.evaluation import evaluate
-from ssd_tf.export import __main__ as export
+from ssd_tf.evaluation import evaluate, run
 from ssd_tf.input_pipeline import batches as input_pipeline
 
 
@@ -21,7 +22,7 @@ def forms(trained, tmp_path_factory):
     """Kind of a model -> its path."""
     folder = tmp_path_factory.mktemp("forms")
     finish(start(SUPPORT / "export_files.py", trained.train_dir, folder))
-    export.export_saved_model(
+    export_saved_model(
         trained.net, trained.settings.class_names, folder / "exported"
     )
     return {
@@ -36,9 +37,11 @@ def forms(trained, tmp_path_factory):
 
 def collect(trained, path, batch_size=5, options=DetectionParams()):
     truth = ground_truth.open_split(trained.dataset_dir, "test")
-    predictor = detectors.load(path, options, truth.category_ids)
+    predictor = detectors.load_detector(
+        path, options, category_ids=truth.category_ids
+    )
     batches = input_pipeline.make_for_eval(
-        truth.read(), None, batch_size, predictor.prepare
+        truth.read(), None, batch_size, evaluate.prepare_for(predictor)
     )
     number = len(truth.class_names)
     return evaluate.collect(predictor.predict, batches, number, quiet=True)
@@ -53,7 +56,8 @@ def expected(trained):
     detect = evaluate.make_detect(trained.net)
 
     def predict(batch):
-        return [part.numpy() for part in detect(batch["image"])]
+        found = detect(batch["image"])._asdict()
+        return {name: part.numpy() for name, part in found.items()}
 
     number = len(trained.settings.class_names)
     images = evaluate.collect(predict, batches, number, quiet=True)
@@ -98,36 +102,30 @@ def test_class_names_are_those_of_the_training(trained, forms):
 def test_an_export_tells_what_a_checkpoint_knows(forms):
     options = DetectionParams()
     net, exported = (
-        detectors.load(forms[kind], options, (1, 2, 3))
+        detectors.load_detector(forms[kind], options)
         for kind in ("train_dir", "SavedModel")
     )
     assert exported.input_size == net.input_size
     np.testing.assert_array_equal(exported.anchors, net.anchors)
-    assert exported.protocol == net.protocol
+    assert exported.options == net.options
     assert exported.source["model_name"] == net.source["model_name"]
     # Another tool's file says nothing; a description of another is not its.
-    other = detectors.load(forms["ONNX"], options, (1, 2, 3))
-    assert other.anchors is None and other.protocol == {}
+    other = detectors.load_detector(forms["ONNX"], options)
+    assert other.anchors is None and other.options is None
 
 
 @pytest.mark.parametrize("what", ["detection_boxes", "detection_scores"])
-def test_what_is_no_number_is_no_detection(forms, monkeypatch, what):
+def test_non_finite_detections_are_refused(forms, what):
     path = forms["ONNX"]
-    predictor = detectors.load(path, DetectionParams(), range(1, 9))
-    images = tf.zeros([1, *predictor.input_size, 3])
-    found = predictor.predict({"image": images})
-
-    def broken(*_):
-        return found._replace(**{what: getattr(found, what) * np.nan})
-
-    monkeypatch.setattr(
-        detectors,
-        "_of_runtime",
-        lambda *_: predictor._replace(predict=broken),
+    detector = detectors.load_detector(path)
+    images = tf.zeros([1, *detector.input_size, 3])
+    found = detector.predict({"image": images})
+    broken = dataclasses.replace(
+        detector, predict=lambda _: {**found, what: found[what] * np.nan}
     )
-    predictor = detectors.load(path, DetectionParams(), range(1, 9))
-    with pytest.raises(UserError, match=f"{path}: has found .* no numbers"):
-        predictor.predict({"image": images})
+    predict = run.checked(broken, "data", 8)
+    with pytest.raises(UserError, match=f"{path}: has found non-finite"):
+        predict({"image": images})
 
 
 def test_options_are_a_checkpoints(trained, forms):
@@ -165,7 +163,7 @@ def test_detections_of_a_file_stand_in_its_pixels(trained, tmp_path):
     np.testing.assert_allclose(found.boxes, [[20, 10, 60, 40]])
     assert found.classes.tolist() == [2] and found.scores.tolist() == [0.5]
     assert all(len(image.found.scores) == 0 for image in images[1:])
-    predictor = detectors.load(path, DetectionParams(), (1, 2, 3))
+    predictor = detectors.load_detector(path, category_ids=(1, 2, 3))
     assert predictor.image_ids == {first, "no such image"}
 
 
@@ -177,4 +175,4 @@ def test_files_that_are_no_models(tmp_path, suffix, content):
         path.write_bytes(content)
     message = "no such file" if content is None else "that can be loaded"
     with pytest.raises(UserError, match=message):
-        detectors.load(path, DetectionParams(), (1,))
+        detectors.load_detector(path)

@@ -78,7 +78,7 @@ def test_voc_is_read_back_by_the_converter(tmp_path):
     ]
     first, empty, _ = read
     assert first.names == ("a/b: dog", "cat") and empty.names == ()
-    expected = detect_results.pixel_boxes(np.array([BOX, SMALL]), 40, 60)
+    expected = detect_results.pixel_slices(np.array([BOX, SMALL]), 40, 60)
     found = first.boxes * np.array([40, 60] * 2)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert first.read_image() == results[0].picture.encoded
@@ -149,7 +149,7 @@ def test_detections_of_a_batch_are_sorted_and_sound():
     ],
 )
 def test_pixel_boxes_hold_a_pixel(box, expected):
-    found = detect_results.pixel_boxes(np.array([box]), 40, 60)
+    found = detect_results.pixel_slices(np.array([box]), 40, 60)
     assert found.tolist() == [expected]
 
 

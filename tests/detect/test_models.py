@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_tf.command import UserError
-from ssd_tf.detect import models, runtimes, saved_model
+from ssd_tf.detect import detectors, runtimes, saved_model
 
 
 class Doubling(tf.Module):
@@ -41,9 +41,9 @@ def save(module, folder, signature="image_bytes"):
 def test_what_detects_is_loaded(tmp_path):
     save(Finding(), tmp_path)
     (tmp_path / "assets" / "labels.txt").write_text("cat\ndog\n")
-    model = models.load(tmp_path)
+    model = detectors.load_detector(tmp_path)
     assert model.class_names == ("cat", "dog")
-    found = model.predict([b"a", b"b"])
+    found = model.predict({"image": [b"a", b"b"]})
     assert {*found} == {*runtimes.NAMES}
     assert found["detection_boxes"].shape == (2, 1, 4)
 
@@ -56,7 +56,7 @@ def test_a_model_of_something_else_is_one_line(tmp_path, signature, has_labels):
     if has_labels:
         (tmp_path / "assets" / "labels.txt").write_text("cat\n")
     with pytest.raises(UserError) as caught:
-        models.load(tmp_path)
+        detectors.load_detector(tmp_path)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}: has no signature image_bytes")
     assert f"signatures there: {signature}" in message
@@ -72,7 +72,7 @@ def test_a_damaged_export_is_one_line(tmp_path, name):
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match="/1: is no SavedModel that can"):
-        models.load(tmp_path)
+        detectors.load_detector(tmp_path)
 
 
 @pytest.mark.parametrize("labels", [None, b"\xff\n"])
@@ -94,10 +94,10 @@ def test_an_export_without_names_is_one_line(tmp_path, labels):
 def test_the_limit_that_an_export_states(tmp_path, text, limit):
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets" / "model.json").write_text(text)
-    assert models._max_pixels(tmp_path) == limit
+    assert detectors._max_pixels(tmp_path) == limit
 
 
 def test_a_file_of_no_detector_is_one_line(tmp_path):
     (tmp_path / "a.tflite").write_bytes(b"no model")
     with pytest.raises(UserError, match="a.tflite"):
-        models.load(tmp_path / "a.tflite")
+        detectors.load_detector(tmp_path / "a.tflite")

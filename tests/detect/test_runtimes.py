@@ -8,8 +8,8 @@ from processes import SUPPORT, finish, start
 
 from ssd_tf.command import UserError
 from ssd_tf.config.evaluation import DetectionParams
-from ssd_tf.detect import detectors, model_tensors, runtimes
-from ssd_tf.detect.model_tensors import Quantization
+from ssd_tf.detect import detectors, runtimes
+from ssd_tf.detect.runtimes import Quantization
 
 PIXELS = np.array([0, 50, 128, 200, 255], np.float32)
 
@@ -46,27 +46,25 @@ def tflite(tmp_path_factory):
     ],
 )
 def test_pixels_in_the_type_of_the_input(dtype, quantization, expected):
-    found = model_tensors.from_pixels(
-        PIXELS, dtype, Quantization(*quantization)
-    )
+    found = runtimes.from_pixels(PIXELS, dtype, Quantization(*quantization))
     assert found.dtype == dtype
     assert found.tolist() == expected
 
 
 def test_pixels_are_rounded_and_cut_only_for_integers():
     pixels = np.array([-0.4, 0.6, 254.6, 255.2], np.float32)
-    found = model_tensors.from_pixels(pixels, np.uint8)
+    found = runtimes.from_pixels(pixels, np.uint8)
     assert found.tolist() == [0, 1, 255, 255]
     np.testing.assert_array_equal(
-        model_tensors.from_pixels(pixels, np.float32), pixels
+        runtimes.from_pixels(pixels, np.float32), pixels
     )
 
 
 def test_outputs_are_what_their_numbers_stand_for():
     numbers = np.array([0, 128, 255], np.uint8)
-    found = model_tensors.dequantized(numbers, Quantization(0.5, 128))
+    found = runtimes.dequantized(numbers, Quantization(0.5, 128))
     assert found.tolist() == [-64, 0, 63.5]
-    assert model_tensors.dequantized(numbers, Quantization()) is numbers
+    assert runtimes.dequantized(numbers, Quantization()) is numbers
 
 
 @pytest.mark.parametrize("name", ["fits", "two"])
@@ -128,7 +126,7 @@ def test_more_classes_than_the_data_has(tmp_path, tflite):
     batch = {"image": _Tensor(np.zeros((1, 8, 8, 3), np.float32))}
     for path in (of_onnx, tflite / "fits.tflite"):
         few, enough = (
-            detectors.load(path, DetectionParams(), ids, "data/pets")
+            detectors.load_detector(path, DetectionParams(), ids, "data/pets")
             for ids in (range(1, 5), range(1, 6))
         )
         assert enough.predict(batch).detection_classes.tolist() == [[5]]

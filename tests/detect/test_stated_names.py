@@ -11,7 +11,7 @@ from processes import error_of, finish, start
 
 from ssd_tf.command import UserError
 from ssd_tf.datasets import ground_truth, labels
-from ssd_tf.detect import detectors, stated_names
+from ssd_tf.detect import description, detectors
 
 NAMES = ("zebra", "ant", "dog")
 
@@ -26,30 +26,30 @@ def with_label_map(path, content, name="labelmap.txt"):
 
 def test_tflite_has_them_in_the_archive_behind_it(tmp_path):
     path = with_label_map(tmp_path / "m.tflite", "zebra\nant\ndog\n")
-    assert stated_names.inside(path) == NAMES
+    assert description.class_names(path) == NAMES
     assert detectors.class_names(path) == NAMES
     path = with_label_map(tmp_path / "n.tflite", "zebra\n", "other.txt")
-    assert stated_names.inside(path) is None
+    assert description.class_names(path) is None
     # As of COCO's 80 names for 90 numbers.
     path = with_label_map(tmp_path / "o.tflite", "zebra\n???\n\ndog\n???\n")
     expected = ("zebra", "unused_2", "unused_3", "dog", "unused_5")
-    assert stated_names.inside(path) == expected
+    assert description.class_names(path) == expected
     assert expected[1].startswith(labels.UNUSED)
 
 
 def test_a_damaged_label_map_is_told(tmp_path):
     path = with_label_map(tmp_path / "m.tflite", b"\xff\xfe\xfa")
     with pytest.raises(UserError, match="m.tflite: its labelmap.txt cannot"):
-        stated_names.inside(path)
+        description.class_names(path)
 
 
 def test_onnx_has_them_in_its_metadata(tmp_path):
     path = onnx_file(tmp_path / "m.onnx", [1, 8, 8, 3])
-    assert stated_names.inside(path) is None
+    assert description.class_names(path) is None
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {"class_names": "\n".join(NAMES)})
     onnx.save(model, path)
-    assert stated_names.inside(path) == NAMES
+    assert description.class_names(path) == NAMES
     assert detectors.class_names(path) == NAMES
 
 
@@ -62,10 +62,10 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_labels_beside_a_file(tmp_path):
     path = tmp_path / "found.json"
     path.write_text("[]")
-    assert stated_names.inside(path) is None
-    assert stated_names.beside(path) is None
+    assert description.class_names(path) is None
+    assert description.labels_beside(path) is None
     (tmp_path / "labels.txt").write_text("cat\n")
-    assert stated_names.beside(path) == tmp_path / "labels.txt"
+    assert description.labels_beside(path) == tmp_path / "labels.txt"
 
 
 @pytest.fixture

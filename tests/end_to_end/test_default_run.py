@@ -5,9 +5,9 @@ import json
 
 import pytest
 from PIL import Image
+from served import load_predictor
 
 from ssd_tf import demo
-from ssd_tf.detect import saved_model
 
 SMALL = dataclasses.replace(
     demo.TRAINING,
@@ -37,7 +37,7 @@ def test_everything_that_is_promised_is_there(tmp_path, capsys):
     with Image.open(tmp_path / "detections.png") as sheet:
         assert sheet.width > sheet.height > 100
 
-    predict, names = saved_model.load_predictor(tmp_path / "export")
+    predict, names = load_predictor(tmp_path / "export")
     picture = next((tmp_path / "raw" / "JPEGImages").iterdir())
     assert predict([picture.read_bytes()])["detection_boxes"].shape[0] == 1
     assert len(names) == 4

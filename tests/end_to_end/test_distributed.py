@@ -11,7 +11,7 @@ from ssd_tf.config import run as config
 from ssd_tf.datasets import catalog
 from ssd_tf.nets import checkpoint, scopes
 from ssd_tf.nets.ssd import SSDNet
-from ssd_tf.weights import class_rows
+from ssd_tf.weights import transfer
 
 STEPS = 8
 
@@ -110,7 +110,7 @@ def test_replicas_start_and_freeze_as_one_device_does(shapes_data, tmp_path):
     assert "conv6/weights" in frozen and len(frozen) < len(was)
     for name in frozen:
         np.testing.assert_array_equal(one[name], mirrored[name])
-        if not class_rows.has_rows(name):
+        if not transfer.has_rows(name):
             np.testing.assert_array_equal(one[name], was[name])
     for name in set(was).difference(frozen):
         assert not np.array_equal(mirrored[name], was[name]), name

@@ -30,15 +30,15 @@ HAND_ON |= {"replay": "training"}
 # Files that read data sets; the rest of their doors receives records.
 READS_DATASETS = {
     "weights.__main__",
+    "detect.detectors",
     "detect.formats",
+    "detect.image_files",
     "detect.inputs",
     "detect.reading",
-    "detect.image_files",
     "evaluation.run",
-    "evaluation.split",
-    "training.replay",
     "export.images",
-    "client.images",
+    "training.replay",
+    "training.train",
 }
 LIGHT = ["ssd_tf", "ssd_tf.config.net", "ssd_tf.config.presets"]
 LIGHT += ["ssd_tf.multibox.anchors", "ssd_tf.multibox.boxes"]

@@ -18,7 +18,6 @@ from ssd_tf.evaluation.metrics.outcomes import Tally
 from ssd_tf.evaluation.metrics.voc import VOCMetric
 from ssd_tf.input_pipeline import batches as input_pipeline
 from ssd_tf.multibox import detection
-from ssd_tf.multibox.detection import Detections
 
 A, B, AWAY = [0, 0, 20, 20], [40, 40, 60, 60], [80, 0, 99, 20]
 
@@ -66,12 +65,12 @@ def test_b36_every_image_once_at_any_batch_size(trained, batch_size):
     def nothing(batch):
         size = len(batch["source_id"])
         shape = size, 0
-        return Detections(
-            np.zeros((*shape, 4)),
-            np.zeros(shape),
-            np.zeros(shape, int),
-            np.zeros(size, int),
-        )
+        return {
+            "detection_boxes": np.zeros((*shape, 4)),
+            "detection_scores": np.zeros(shape),
+            "detection_classes": np.zeros(shape, int),
+            "num_detections": np.zeros(size, int),
+        }
 
     number = len(trained.settings.class_names)
     images = evaluate.collect(nothing, batches, number, quiet=True)

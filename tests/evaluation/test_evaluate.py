@@ -10,7 +10,7 @@ from processes import error_of, finish, start
 
 from ssd_tf.evaluation import evaluate
 from ssd_tf.input_pipeline import batches as input_pipeline
-from ssd_tf.multibox.detection import Detections
+from ssd_tf.multibox.detection import DetectedBatch
 
 
 class TellsTheTruth:
@@ -29,7 +29,7 @@ class TellsTheTruth:
         classes = np.where(labels == 1, 2, labels) if self._wrong else labels
         count = (labels > 0).sum(axis=1)
         scores = np.where(labels > 0, 0.9, 0.0)
-        return Detections(
+        return DetectedBatch(
             truth["boxes"].numpy(),
             scores.astype(np.float32),
             classes.astype(np.int32),

@@ -16,7 +16,7 @@ from ssd_tf.export import export as steps
 from ssd_tf.export import publishing, runner, verify
 from ssd_tf.export import publishing as server_files
 from ssd_tf.export.export import Images, Wanted
-from ssd_tf.export.formats import Subject
+from ssd_tf.export.formats import ExportedFile
 from ssd_tf.export.model import fingerprint
 from ssd_tf.export.saved_model import SavedModelOptions
 
@@ -178,13 +178,13 @@ def test_files_are_verified_by_what_they_state(verified, tmp_path):
     (tmp_path / "model.tflite").write_bytes(b"damaged, and states nothing")
     verify_all(tmp_path)
     assert verified == [
-        Subject(
+        ExportedFile(
             "saved_model",
             runner.TENSORFLOW,
             tmp_path / "1",
             DetectionParams(select_threshold=0.6),
         ),
-        Subject(
+        ExportedFile(
             "tflite",
             runner.LITERT,
             tmp_path / "model.tflite",

@@ -6,7 +6,7 @@ import tensorflow as tf
 from exported_files import assert_takes_bytes, detect, metadata_of, resized
 
 from ssd_tf.command import UserError
-from ssd_tf.detect import stated_names
+from ssd_tf.detect import description
 from ssd_tf.export import formats, runner, signatures, tflite, verify
 from ssd_tf.export import formats as subjects
 from ssd_tf.export.model import Model
@@ -60,7 +60,7 @@ def test_raw_heads_become_what_the_net_detects(
 
 def test_raw_heads_say_what_they_are(raw_files, lively):
     for path in raw_files.values():
-        assert stated_names.inside(path) == lively.settings.class_names
+        assert description.class_names(path) == lively.settings.class_names
         assert subjects.described(path)["class_names"] == list(
             lively.settings.class_names
         )

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from processes import SUPPORT, finish, start
+from served import export_saved_model, load_predictor
 
 from ssd_tf.command import UserError
 from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.detect import saved_model as serving
-from ssd_tf.export import __main__ as export
 from ssd_tf.export import saved_model, signatures, verify, warmup
 from ssd_tf.export.decoding import Decoding
 from ssd_tf.export.model import Model
@@ -74,7 +74,7 @@ def assert_detections_equal(found, expected):
 
 
 def test_a_session_runs_every_signature(exported, lively, pictures, tmp_path):
-    predict, class_names = serving.load_predictor(lively.train_dir)
+    predict, class_names = load_predictor(lively.train_dir)
     expected = predict(pictures[:2])
     assert class_names == lively.settings.class_names
     assert expected["num_detections"].min() > 0
@@ -160,7 +160,7 @@ def test_a_client_of_tfod_runs_as_it_is(lively, pictures, tmp_path):
             start(SUPPORT / "tfod_client.py", version, tmp_path / "image.jpg")
         )
     )
-    predict, _ = serving.load_predictor(lively.train_dir)
+    predict, _ = load_predictor(lively.train_dir)
     expected = predict(pictures[:1])
     count = expected["num_detections"][0]
     # Pillow and TensorFlow decode a JPEG by different libraries: a pixel may
@@ -176,7 +176,7 @@ def test_a_client_of_tfod_runs_as_it_is(lively, pictures, tmp_path):
 def test_a_higher_threshold_of_a_request_is_one_of_the_export(
     exported, lively, pictures
 ):
-    predict, _ = serving.load_predictor(exported)
+    predict, _ = load_predictor(exported)
     scores = predict(pictures[:1])["detection_scores"][0]
     threshold = float(scores[20] + scores[21]) / 2
     loaded = tf.saved_model.load(str(exported / "1"))
@@ -185,7 +185,7 @@ def test_a_higher_threshold_of_a_request_is_one_of_the_export(
         score_threshold=tf.constant([threshold, 2.0]),
         max_detections=tf.constant([1000, 1000]),
     )
-    predict, _ = serving.load_predictor(
+    predict, _ = load_predictor(
         lively.train_dir, DetectionParams(select_threshold=threshold)
     )
     expected = predict(pictures[:1])
@@ -242,7 +242,7 @@ def test_the_c_api_runs_it(exported, pictures, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    predict, _ = serving.load_predictor(exported)
+    predict, _ = load_predictor(exported)
     np.testing.assert_allclose(
         [float(line) for line in done.stdout.split()],
         predict(pictures[:1])["detection_scores"][0],
@@ -290,7 +290,7 @@ def test_every_variable_is_stored_once(exported, lively):
 
 
 def test_saved_model_cli_runs_it(exported, lively, pictures, tmp_path):
-    predict, _ = serving.load_predictor(lively.train_dir)
+    predict, _ = load_predictor(lively.train_dir)
     np.save(tmp_path / "images.npy", np.array(pictures[:2]))
     cli = pathlib.Path(sys.executable).with_name("saved_model_cli")
     finish(
@@ -366,7 +366,7 @@ def test_a_bad_image_is_an_empty_result_where_asked(lively, pictures, tmp_path):
         ("image_bytes", {"image_bytes": np.array(batch, object)}),
         ("tf_example", {"input_tensor": np.array(examples, object)}),
     ]
-    predict, _ = serving.load_predictor(lively.train_dir)
+    predict, _ = load_predictor(lively.train_dir)
     expected = predict([pictures[0]])
     for found in run_in_session(version, requests, tmp_path):
         for value in found.values():
@@ -376,7 +376,7 @@ def test_a_bad_image_is_an_empty_result_where_asked(lively, pictures, tmp_path):
 
 
 def test_a_batch_equals_its_images(exported, pictures):
-    predict, _ = serving.load_predictor(exported)
+    predict, _ = load_predictor(exported)
     together = predict(pictures)
     for index, picture in enumerate(pictures):
         alone = predict([picture])
@@ -399,7 +399,7 @@ def test_versions_count_up_and_are_never_overwritten(
     (folder / "not_a_version").mkdir()
     assert serving.next_version(folder) == 8
     with pytest.raises(UserError, match="7: is there already.*--version"):
-        export.export_saved_model(
+        export_saved_model(
             lively.net, lively.settings.class_names, folder, version=7
         )
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -436,6 +436,6 @@ def test_a_number_may_have_zeros_before_it(tmp_path):
 
 
 def test_undecodable_bytes_say_so(exported):
-    predict, _ = serving.load_predictor(exported)
+    predict, _ = load_predictor(exported)
     with pytest.raises(tf.errors.InvalidArgumentError, match="image"):
         predict([b"no image"])

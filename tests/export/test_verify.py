@@ -9,7 +9,7 @@ from hostile_images import PICTURES
 
 from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.export import runner, verify
-from ssd_tf.export.formats import Subject
+from ssd_tf.export.formats import ExportedFile
 
 NET = types.SimpleNamespace(
     params=types.SimpleNamespace(img_shape=(8, 8)), flat_anchors=[None] * 777
@@ -42,7 +42,7 @@ def judged(monkeypatch, tmp_path):
         path = tmp_path / "model"
         path.write_bytes(bytes(1000))
         measure = None if mAP is None else lambda _: mAP
-        subject = Subject(name, runtime, path, DetectionParams())
+        subject = ExportedFile(name, runtime, path, DetectionParams())
         return verify.verify(NET, [subject], [PICTURES["jpeg"]], measure)
 
     return judge
@@ -126,9 +126,9 @@ def test_a_file_is_compared_with_the_net_by_its_own_options(
     monkeypatch.setattr(runner, "run_in_process", lambda *_: answer(4))
     high = DetectionParams(select_threshold=0.6)
     files = [
-        Subject("onnx", runner.ONNX_RUNTIME, tmp_path, high),
-        Subject("tflite", runner.LITERT, tmp_path, DetectionParams()),
-        Subject("tflite", runner.RAW_HEADS, tmp_path, DetectionParams()),
+        ExportedFile("onnx", runner.ONNX_RUNTIME, tmp_path, high),
+        ExportedFile("tflite", runner.LITERT, tmp_path, DetectionParams()),
+        ExportedFile("tflite", runner.RAW_HEADS, tmp_path, DetectionParams()),
     ]
     verify.verify(NET, files, [PICTURES["jpeg"]])
     # Its op has no limit of candidates.

@@ -10,7 +10,7 @@ import pytest
 from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.config.presets import SSD_300_VGG_VOC
 from ssd_tf.nets.ssd import SSDNet
-from ssd_tf.weights import caffe, matching
+from ssd_tf.weights import base, caffe
 
 SOURCES = caffe_model.SOURCES["ssd_300_vgg_voc"]
 SCORE = 0.5
@@ -43,7 +43,7 @@ def both(tmp_path_factory):
     imported = caffe.convert(tensors, SSD_300_VGG_VOC)
     imported = dataclasses.replace(imported, unused=tensors.unused)
     net = SSDNet(imported.params)
-    report = matching.assign(net, imported)
+    report = base.assign(net, imported)
     rgb = bgr[None, :, :, ::-1].astype(np.float32)
     mean = np.array(net.params.image_mean, np.float32)
     return report, outputs, net, rgb - mean

@@ -1,12 +1,14 @@
 """Every preset: its anchors and parameters, two steps, detections, export."""
 
 import dataclasses
+import pathlib
 import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TESTS
+from processes import ROOT
+from served import export_saved_model
 
 from ssd_tf.command import UserError
 from ssd_tf.config import run as config
@@ -20,11 +22,12 @@ from ssd_tf.config.presets import (
     resized,
 )
 from ssd_tf.datasets import records
-from ssd_tf.detect import saved_model
-from ssd_tf.export import __main__ as export
+from ssd_tf.export import signatures
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.training import train
-from ssd_tf.weights import matching, transfer
+from ssd_tf.weights import base, transfer
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 # Anchors and parameters with 21 classes. The port's nets, TFOD's SSD
 # MobileNetV2 and fpnlite, and torchvision's ssdlite320 have these anchors.
@@ -59,8 +62,8 @@ def test_numbers_of_anchors_and_parameters(name):
     assert (len(net.flat_anchors), net.model.count_params()) == COUNTS[name]
 
 
-def test_readme_has_the_same_table():
-    text = (TESTS.parent / "README.md").read_text("utf-8")
+def test_the_docs_have_the_same_table():
+    text = (ROOT / "docs/nets.md").read_text("utf-8")
     rows = re.findall(
         r"^\| `(ssd_\w+)` \|.*?\| ([\d,]+) \| ([\d,]+) \|", text, re.MULTILINE
     )
@@ -102,13 +105,13 @@ def test_trains_detects_and_exports(name, shapes_data, pictures, tmp_path):
         tmp_path / "train",
         records.reader(shapes_data, "train"),
         48,
-        start=transfer.Start("known values", before),
+        start=transfer.Start("known values", base.Imported(before, params)),
     )
     for key, variable in net.variables_by_name().items():
         # The smallest heads may not get a gradient from two small batches.
-        if key.endswith("/weights") and matching.in_trunk(key, params):
+        if key.endswith("/weights") and base.in_trunk(key, params):
             assert np.any(variable != before[key]), key
-    found = saved_model.make_predict(net)(pictures)
+    found = signatures.make_predict(net)(pictures)
     boxes, numbers = found["detection_boxes"], found["num_detections"]
     assert boxes.shape == (len(pictures), 200, 4)
     assert (
@@ -119,7 +122,7 @@ def test_trains_detects_and_exports(name, shapes_data, pictures, tmp_path):
     images = np.zeros((1, *params.img_shape, 3), np.float32)
     anything = net.detect(images, DetectionParams(select_threshold=0.0))
     assert anything.num_detections[0] > 0
-    path = export.export_saved_model(net, class_names, tmp_path / "export")
+    path = export_saved_model(net, class_names, tmp_path / "export")
     served = tf.saved_model.load(str(path)).signatures["serving_default"]
     answer = served(image_bytes=tf.constant(pictures))
     np.testing.assert_array_equal(answer["num_detections"], numbers)

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import pytest
 
+from ssd_tf.command import UserError
+from ssd_tf.config import presets
 from ssd_tf.config.presets import SSD_300_MOBILENET_V2, SSD_300_RESNET50
 from ssd_tf.nets import applications, heads, resnet
 from ssd_tf.nets.layers import arg_scope, conv2d
@@ -200,3 +202,17 @@ def test_a_pyramid_adds_what_coarser_levels_see():
     np.testing.assert_array_equal(
         p3[0, :, :, 0], 1 + np.asarray(p4)[0, :, :, 0][take][:, take]
     )
+
+
+def test_another_trunk_by_name():
+    params = applications.with_trunk(
+        presets.SSD_300_MOBILENET_V2_035, "MobileNet"
+    )
+    assert (params.trunk, params.width_multiplier) == ("MobileNet", 1.0)
+    assert params.image_mean == pytest.approx((127.5,) * 3)
+    caffe = applications.with_trunk(presets.SSD_300_MOBILENET_V2, "ResNet50")
+    assert caffe.image_mean == pytest.approx((123.68, 116.779, 103.939))
+    with pytest.raises(UserError, match="heads of ssd_300_vgg are made for"):
+        applications.with_trunk(presets.SSD_300_VGG, "ResNet50")
+    with pytest.raises(UserError, match="--trunk=ResNet5: .* no model"):
+        applications.with_trunk(presets.SSD_300_MOBILENET_V2, "ResNet5")

@@ -10,11 +10,10 @@ import pytest
 
 from ssd_tf.detect import inputs, reading
 from ssd_tf.detect import run as detect_run
-from ssd_tf.detect.models import Model
+from ssd_tf.detect.detectors import PIXELS, Detector
 from ssd_tf.detect.outputs import Outputs
-from ssd_tf.detect.reading import Picture, Reader
-from ssd_tf.detect.results import Result
-from ssd_tf.evaluation.metrics.inputs import Detections
+from ssd_tf.detect.reading import Picture, Reader, Result
+from ssd_tf.detect.results import Detections
 
 NAMES = ("cat", "a/b: dog")
 
@@ -33,8 +32,16 @@ def result(*rows, **options):
     """A picture with detections (box, score, class)."""
     table = [[*box, score, label] for box, score, label in rows]
     table = np.array(table, np.float64).reshape(-1, 6)
-    found = Detections(table[:, :4], table[:, 4], table[:, 5].astype(int))
-    return Result(picture(**options), found)
+    seen = picture(**options)
+    found = Detections(
+        table[:, :4],
+        table[:, 4],
+        table[:, 5].astype(int),
+        NAMES,
+        seen.pixels.shape[:2],
+        seen.pixels,
+    )
+    return Result(seen, found)
 
 
 BOX, SMALL = (0.25, 0.1, 0.75, 0.5), (0.1, 0.2, 0.9, 0.3)
@@ -45,6 +52,13 @@ RESULTS = [
 ]
 
 
+class ByMean(Detector):
+    """A detector that takes the mean of each picture."""
+
+    def prepare(self, pixels, encoded):
+        return pixels.mean()
+
+
 def by_brightness(log=None):
     """A detector that answers with the mean of each picture, as a score.
 
@@ -53,19 +67,20 @@ def by_brightness(log=None):
     """
 
     def predict(batch):
+        means = batch["image"]
         if log is not None:
-            log.append(len(batch))
-        count = len(batch)
+            log.append(len(means))
+        count = len(means)
         return {
             "detection_boxes": np.tile(
                 [[[0.25, 0.25, 0.75, 0.5]]], [count, 1, 1]
             ),
-            "detection_scores": np.array(batch)[:, None] / 255,
+            "detection_scores": np.array(means)[:, None] / 255,
             "detection_classes": np.ones((count, 1), int),
             "num_detections": np.ones(count, int),
         }
 
-    return Model(lambda pixels, _: pixels.mean(), predict, NAMES)
+    return ByMean(predict, PIXELS, {}, NAMES)
 
 
 def run(model, values, output_dir, batch_size=4, split=None, **options):

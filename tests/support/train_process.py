@@ -138,7 +138,7 @@ def main() -> None:
             run.training, trainable_scopes=tuple(start[1:])
         )
         run = dataclasses.replace(run, training=training)
-        run, weights = starts.begin(run, train_dir, options)
+        run, weights = starts.initial_weights(run, train_dir, options)
     train.fit(
         run,
         train_dir,

@@ -8,7 +8,7 @@ from ssd_tf.command import UserError
 from ssd_tf.config.presets import PRESETS, SSD_300_VGG_VOC, resized
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.weights import caffe
-from ssd_tf.weights.imported import Tensors
+from ssd_tf.weights.base import Tensors
 
 
 def write(path, arrays, v1=False):
@@ -21,7 +21,7 @@ def write(path, arrays, v1=False):
 
 
 def read_priors(path, preset, **options):
-    """What a file with nothing but a preset's PriorBox layers holds."""
+    """The arrays of a file with nothing but a preset's PriorBox layers."""
     sources = caffe_model.SOURCES[preset]
     caffe_model.write(path, caffe_model.ssd(sources, {}, **options))
     return caffe.read(path).arrays

@@ -16,7 +16,7 @@ import tensorflow as tf
 from ssd_tf.command import UserError
 from ssd_tf.config.presets import PRESETS
 from ssd_tf.nets import nets_factory
-from ssd_tf.weights import matching, port, tf_checkpoint
+from ssd_tf.weights import base, port, tf_checkpoint
 
 v1 = tf.compat.v1
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -84,7 +84,7 @@ def imported(saved):
     result = port.convert(tensors, PRESETS[name])
     net = nets_factory.get_network(name)(result.params)
     result = dataclasses.replace(result, unused=tensors.unused)
-    return name, net, matching.assign(net, result)
+    return name, net, base.assign(net, result)
 
 
 def test_both_formats_hold_every_array_to_the_last_bit(saved):

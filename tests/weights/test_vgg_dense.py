@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from ssd_tf.command import UserError
 from ssd_tf.nets import layers, vgg
 from ssd_tf.weights.vgg_dense import reduce_fc
 
@@ -68,9 +69,9 @@ def test_biases_are_those_of_the_same_units():
 
 
 def test_layers_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"fc7 weights.*\(100, 4096\), a VGG"):
+    with pytest.raises(UserError, match=r"fc7 weights.*\(100, 4096\), a VGG"):
         reduced(fc7=np.zeros((100, 4096)))
-    with pytest.raises(ValueError, match=r"fc6 weights.*\(1, 7, 512, 4096\)"):
+    with pytest.raises(UserError, match=r"fc6 weights.*\(1, 7, 512, 4096\)"):
         reduced(fc6=np.zeros((1, 7, 512, 4096)))
 
 

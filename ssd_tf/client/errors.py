@@ -1,6 +1,6 @@
-"""What a server is asked and what can go wrong, by REST or by gRPC.
+"""Requests to a server, and everything it can answer, by REST or by gRPC.
 
-REST answers with gRPC's codes as HTTP statuses, so that both tell of an error
+REST answers with gRPC's codes as HTTP statuses, so that both report an error
 in the same words. Nothing here needs TensorFlow.
 """
 
@@ -61,7 +61,7 @@ BACKOFF, LONGEST_BACKOFF, _POLL = 0.1, 2.0, 0.25
 
 
 class Asked(NamedTuple):
-    """What is asked, and how patiently."""
+    """The model that is asked, and with how much patience."""
 
     server: str  # HOST:PORT
     model_name: str = "ssd"
@@ -72,17 +72,17 @@ class Asked(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """What a function of a model takes and gives."""
+    """Inputs and outputs of a function of a model."""
 
     inputs: dict[str, str]  # name -> type, such as DT_STRING
     outputs: set[str]  # names
 
 
 class RequestError(UserError):
-    """A request that was not answered as it should be."""
+    """A request without the expected answer."""
 
     def __init__(self, kind: str, said: str, asked: Asked):
-        """Tells of it with the flag that may help.
+        """Describes the error with the flag that may help.
 
         Args:
           kind: one of gRPC's codes, or of the kinds above.
@@ -104,7 +104,7 @@ def _shortened(said: str) -> str:
 
 
 def split(server: str) -> tuple[str, int]:
-    """Host and port; an IPv6 address has its brackets.
+    """Splits HOST:PORT; an IPv6 address keeps its brackets.
 
     Raises:
       UserError: it is not HOST:PORT.
@@ -131,12 +131,15 @@ def _is_host(host):
 def ask_again(
     ask: Callable[[float], Answer], asked: Asked, seconds: float
 ) -> Answer:
-    """Asks; and again where a server has not begun with the request.
+    """Asks, and again only if the server has not begun with the request.
+
+    urllib3's and gRPC's retries cannot tell that apart from a connection that
+    broke under a request, which must not be sent again.
 
     Args:
-      ask: of the time on `time.monotonic` by which it must have ended.
-      asked: how often.
-      seconds: for all of it.
+      ask: function of the deadline, on the clock of `time.monotonic`.
+      asked: the model, with the number of retries.
+      seconds: time for all of it.
 
     Raises:
       RequestError: the last one.
@@ -155,7 +158,7 @@ def ask_again(
 
 
 def other_protocol(spoken: str, other: str, asked: Asked) -> RequestError:
-    """The error of a port that does not speak HTTP, or gRPC."""
+    """Returns the error of a port of another protocol."""
     said = (
         f"does not speak {spoken}; if it is the server's port for the other "
         f"protocol, ask with --protocol={other}"
@@ -164,7 +167,7 @@ def other_protocol(spoken: str, other: str, asked: Asked) -> RequestError:
 
 
 def no_detections(asked: Asked) -> RequestError:
-    """The error of an answer without the four outputs."""
+    """Returns the error of an answer without the four outputs."""
     return RequestError(SIGNATURE, _NO_DETECTIONS, asked)
 
 
@@ -174,12 +177,12 @@ def wait_until_available(
     """Waits until a model can be asked and takes encoded images.
 
     Args:
-      client: with `states` and `signatures`.
-      asked: what of.
-      seconds: after which it is given up; 0 asks once.
+      client: client with `states` and `signatures`.
+      asked: the model.
+      seconds: time after which it is given up; 0 asks once.
 
     Raises:
-      RequestError: what was wrong at the end.
+      RequestError: the last error.
     """
     deadline = time.monotonic() + seconds
     timeout = min(asked.timeout, seconds or asked.timeout)
