@@ -157,15 +157,14 @@ def lively(trained, pictures, tmp_path_factory):
     import tensorflow as tf
 
     from ssd_tf.config import run as config
-    from ssd_tf.input_pipeline import preprocessing
+    from ssd_tf.input_pipeline.batches import prepare_for
     from ssd_tf.nets import checkpoint
     from ssd_tf.nets.ssd import SSDNet
 
     keras.utils.set_random_seed(0)
     net = SSDNet(trained.net.params)
-    images = tf.stack(
-        [preprocessing.prepare_image(x, net.params) for x in pictures]
-    )
+    prepare = prepare_for(net.params)
+    images = tf.stack([prepare({"image": x})["image"] for x in pictures])
     for _ in range(100):
         net.model(images, training=True)
     for variable in net.model.variables:

@@ -273,7 +273,7 @@ def evaluate(net: SSDNet, batch_size: int) -> dict[str, Measure]:
     """
     number = batch_size * -(-NUM_EVALUATED // batch_size)
     batches = input_pipeline.make_for_eval(
-        _records(number), net.params, batch_size
+        _records(number), input_pipeline.prepare_for(net.params), batch_size
     )
     detect = evaluate_lib.make_detect(net)
     num_classes = net.params.num_classes - 1

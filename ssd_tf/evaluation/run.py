@@ -152,7 +152,7 @@ def _detect(options, truth, detector):
     """Detections on the split, as `evaluate.collect` gives them."""
     data = truth.read(with_images=detector.takes != detectors.IDS)
     batches = input_pipeline.make_for_eval(
-        data, None, options.batch_size, evaluate_lib.prepare_for(detector)
+        data, evaluate_lib.prepare_for(detector), options.batch_size
     )
     num_batches = math.ceil(truth.num_images / options.batch_size)
     if options.max_num_batches:

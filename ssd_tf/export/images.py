@@ -94,9 +94,8 @@ def annotated(
     kept = tf.constant([*encoded], tf.int64)
     batches = input_pipeline.make_for_eval(
         data.filter(lambda index, _: tf.reduce_any(index == kept)),
-        None,
-        1,
         lambda _, record: evaluate.with_size(record),
+        batch_size=1,
     )
 
     def measure(found) -> float:

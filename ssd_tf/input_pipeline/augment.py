@@ -1,9 +1,9 @@
-"""Augmentation: image and boxes together, a dict to a dict.
+"""Augmentation of an image together with its boxes (paper, 2.2 and 3.6).
 
-An example is `{"image", "boxes": float32 [M, 4], "labels": int64 [M],
+An example is a dict `{"image", "boxes": float32 [M, 4], "labels": int64 [M],
 "ignored": bool [M]}`. Every draw follows from a stateless seed `[2]`, so that a
-run is reproducible whatever the number of threads. Nothing here knows of
-anchors or of where records come from.
+run is reproducible whatever the number of threads. Independent of anchors and
+of where records come from.
 """
 
 import functools
@@ -17,10 +17,10 @@ from ssd_tf.input_pipeline.photometric import distort_colors
 from ssd_tf.input_pipeline.preprocessing import JPEG_DCT, decode, resize
 
 Example = dict[str, Any]
-# Caffe's five; the last is the nearest to OpenCV's LANCZOS4. None of them
-# smooths before it shrinks, but area.
+# Caffe's five; the last is the nearest to OpenCV's LANCZOS4. Only `area`
+# averages over what a shrunk pixel covers.
 KERNELS = ("bilinear", "nearest", "area", "bicubic", "lanczos3")
-# They go beyond the values they are given, also where those are all alike.
+# Kernels with negative weights: results may lie outside 0..255.
 _BEYOND = ("bicubic", "lanczos3")
 
 
@@ -31,33 +31,37 @@ def augment(
     img_shape: tuple[int, int],
     fill: tuple[float, float, float],
 ) -> Example:
-    """Everything that makes a training image another one each time.
+    """Augments a training image as Caffe does.
 
-    As in Caffe: colours, zoom-out, crop, resize, flip; but only the visible
-    part is decoded (of a JPEG) and resized, once, and colours change after
-    that, on fewer pixels.
+    Caffe's order is colours, zoom-out, crop, resize, flip. Here zoom-out and
+    crop are drawn first, as one window, and only the visible part of the image
+    is decoded (if a JPEG) and resized; colours change afterwards, on fewer
+    pixels.
 
     Args:
-      example: its `image` is encoded, a string.
-      seed: int32 `[2]`; it alone decides.
-      params: what is done, how often and how strongly.
+      example: example whose `image` is an encoded string.
+      seed: int32 `[2]`; all draws follow from it.
+      params: probabilities and strengths.
       img_shape: height and width of the result.
-      fill: RGB, 0..255, of the canvas around an image that is zoomed out.
+      fill: RGB in 0..255 of the canvas around an image that is zoomed out.
 
     Returns:
-      The example with `image` float32 `[H, W, 3]`, 0..255, and the boxes that
-      are left, relative to it.
+      The example with `image` float32 `[H, W, 3]`, 0..255, and the remaining
+      boxes, relative to it.
     """
     seeds = tf.unstack(tf.random.split(seed, 4))
     target = None
+    # Draw the window, and decode what it shows.
     if params.crop_prob or params.expand_prob:
         example, target = cut(example, seeds[0], params, img_shape)
         size = target[2:] - target[:2]
     else:
         example = {**example, "image": decode(example["image"])}
         size = img_shape
+    # Resize that to its share of the result, and change its colours.
     image = random_resize(example["image"], size, seeds[1], params)
     image = distort_colors(image, seeds[2], params)
+    # Where the window reaches beyond the image, fill up.
     if params.expand_prob:
         image = put_on_canvas(image, target, img_shape, fill)
     image = tf.ensure_shape(image, [*img_shape, 3])
@@ -73,19 +77,19 @@ def cut(
     params: AugmentParams,
     img_shape: tuple[int, int],
 ) -> tuple[Example, tf.Tensor]:
-    """What a random window shows of an example whose image is encoded.
+    """Draws a window onto an example, and decodes what it shows.
 
     Args:
-      example: its `image` is a string; of a JPEG only the visible part is
-        decoded, other formats are decoded whole.
+      example: example whose `image` is an encoded string; a JPEG is decoded in
+        the visible part only, other formats as a whole.
       seed: int32 `[2]`.
-      params: `crop_prob`, `expand_prob` and what belongs to them.
+      params: settings of crop and zoom-out.
       img_shape: height and width of the result.
 
     Returns:
-      The example with `image` uint8 `[h, w, 3]`, the visible part in its own
-      size, and the boxes that are left, relative to the window; and int32
-      `[4]`, where in the result the part belongs, in pixels.
+      The example with `image` uint8 `[h, w, 3]`, the visible part, not
+      resized, and the remaining boxes, relative to the window. And int32
+      `[4]`: the part's place in the result, pixels.
     """
     encoded = example["image"]
     is_jpeg = tf.io.is_jpeg(encoded)
@@ -119,9 +123,9 @@ def cut(
 def random_resize(
     image: tf.Tensor, size: tf.Tensor, seed: tf.Tensor, params: AugmentParams
 ) -> tf.Tensor:
-    """Warps `[h, w, 3]` to float32 `[*size, 3]`, by one of `KERNELS`.
+    """Resizes `[h, w, 3]` to float32 `[*size, 3]` with a random kernel.
 
-    By the bilinear one of evaluation without `random_interpolation`.
+    Without `random_interpolation` the kernel is bilinear, as in evaluation.
     """
     if not params.random_interpolation:
         return tf.cast(resize(image, size), tf.float32)
@@ -146,8 +150,17 @@ def put_on_canvas(
     img_shape: tuple[int, int],
     fill: tuple[float, float, float],
 ) -> tf.Tensor:
-    """An image float32 `[h, w, 3]` at `target` int32 `[4]`, the rest `fill`."""
+    """Puts an image on a canvas of one colour.
 
+    Args:
+      image: float32 `[h, w, 3]`.
+      target: int32 `[4]`, the image's place on the canvas, pixels.
+      img_shape: height and width of the canvas.
+      fill: RGB of the canvas.
+
+    Returns:
+      float32 `[H, W, 3]`.
+    """
     row = tf.tile(tf.constant([fill], tf.float32), [img_shape[1], 1])
 
     def filled(height, width):
@@ -167,7 +180,7 @@ def put_on_canvas(
 
 
 def flip_left_right(example: Example) -> Example:
-    """Mirrors image and boxes; twice is the identity."""
+    """Mirrors image and boxes; inverts itself."""
     ymin, xmin, ymax, xmax = tf.unstack(example["boxes"], axis=-1)
     boxes = tf.stack([ymin, 1 - xmax, ymax, 1 - xmin], axis=-1)
     image = tf.reverse(example["image"], axis=[1])
@@ -177,7 +190,7 @@ def flip_left_right(example: Example) -> Example:
 def random_flip(
     example: Example, seed: tf.Tensor, params: AugmentParams
 ) -> Example:
-    """Mirrors at `flip_prob`."""
+    """Mirrors with probability `flip_prob`."""
     return tf.cond(
         tf.random.stateless_uniform([], seed) < params.flip_prob,
         lambda: flip_left_right(example),

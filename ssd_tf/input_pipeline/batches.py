@@ -1,12 +1,11 @@
-"""The order of tf.data: decode, augment, resize, whiten, batch.
+"""Batches by tf.data: decode, augment, resize, whiten, batch.
 
 Receives parsed records (encoded image, boxes, labels, difficult, crowd,
-source_id) and knows neither where they come from nor what the network does
+source_id). Independent of where they come from and of what the network does
 with a batch.
 """
 
 import contextlib
-import functools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -16,19 +15,20 @@ import tensorflow as tf
 from ssd_tf.command import UserError
 from ssd_tf.config.net import SSDParams
 from ssd_tf.config.training import AUGMENTATIONS, AugmentParams
-from ssd_tf.input_pipeline import augment
+from ssd_tf.input_pipeline.augment import augment
 from ssd_tf.input_pipeline.preprocessing import decode, resize, whiten
 
 fold_in = tf.random.experimental.stateless_fold_in
 
 Example = dict[str, Any]
-# From a seed (int64 scalar) to one pass over the parsed records, in an order
-# that the seed decides.
+# Takes a seed, an int64 scalar, and returns one pass over the parsed records
+# in an order that follows from it.
 Reader = Callable[[tf.Tensor], tf.data.Dataset]
 SHUFFLE_BUFFER = 2048
-# What a bad record raises, and fewer of them than the manifest says.
+# Raised by an invalid record, and by fewer records than the manifest says.
 _BAD_DATA = (tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError)
-# Few, since the encoder is compiled for each: 8, 16, 24, 32, 48, 64, 96...
+# Padded numbers of boxes: 8, 16, 24, 32, 48, 64, 96... Few, since the encoder
+# is compiled for each.
 BOX_COUNTS = (8,) + tuple(
     size << doublings for doublings in range(3, 28) for size in (2, 3)
 )
@@ -45,24 +45,24 @@ def make_for_train(
     first_step: int = 0,
     context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
-    """Endless training batches.
+    """Makes endless training batches.
 
     The k-th batch follows from the arguments alone, whatever the number of
-    threads, and with it a run that goes on sees what it would have seen.
-    With several workers each decodes its own part of every global batch; the
-    union of the parts is the batch that one device would have got.
+    threads, so that a resumed run sees the batches it would have seen. Each
+    of several workers decodes its own part of every global batch; together
+    the parts are the batch of a single device.
 
     Args:
-      read: the records.
-      num_samples: how many there are in a pass.
+      read: reader of the records.
+      num_samples: number of records in a pass.
       params: input size and whitening of the network.
       batch_size: images in a global batch.
-      augmentation: how images vary.
-      ignore_difficult: difficult boxes are ignored like crowds, instead of
-        trained on.
-      seed: of order and augmentation.
-      first_step: batches that a run has seen before.
-      context: which worker this is, and how many replicas share a batch.
+      augmentation: probabilities and strengths of the augmentation.
+      ignore_difficult: ignore difficult boxes like crowds instead of training
+        on them.
+      seed: seed of order and augmentation.
+      first_step: number of batches that the run has seen before.
+      context: index of this worker, and number of replicas that share a batch.
 
     Returns:
       Batches `image` float32 [B, H, W, 3], `boxes` float32 [B, M, 4],
@@ -71,15 +71,15 @@ def make_for_train(
 
     Raises:
       tf.errors.InvalidArgumentError: from the iterator, at an image that
-        cannot be decoded, a box that is no number or a label without a class;
-        `explained_errors` names it.
+        cannot be decoded, a non-finite box or a label without a class;
+        `explained_errors` names the image.
       tf.errors.FailedPreconditionError: there are not `num_samples` records.
     """
 
     def prepare(index, record):
         _check(record, params.num_classes)
         example = _example_for_training(record, ignore_difficult)
-        example = augment.augment(
+        example = augment(
             example,
             fold_in([seed, 0], index),
             augmentation,
@@ -89,7 +89,9 @@ def make_for_train(
         return {**example, "image": whiten(example["image"], params)}
 
     context = context or tf.distribute.InputContext()
+    # Shuffled passes from the first record of the first batch on.
     records = _passes(read, num_samples, seed, first_step * batch_size)
+    # Decode and augment this worker's images; pad boxes to the longest list.
     batches = (
         _part_of_worker(records, batch_size, context)
         .map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
@@ -97,20 +99,21 @@ def make_for_train(
             context.get_per_replica_batch_size(batch_size), drop_remainder=True
         )
     )
+    # Pad boxes once more, so that few shapes occur.
     return batches.map(pad_boxes).prefetch(tf.data.AUTOTUNE)
 
 
 def _passes(read, num_samples, seed, first):
-    """Index and record of all images from the `first` on, pass after pass.
+    """Returns indices and records from index `first` on, pass after pass.
 
-    Every pass is shuffled by a seed of its own, so that to go on within one
-    only the encoded records of this pass are read again.
+    Each pass is shuffled by a seed of its own, so that resuming within a pass
+    reads the encoded records of this pass only.
     """
     first_pass, seen = divmod(first, num_samples)
 
     def one_pass(number):
-        # Of this function's graph: `shuffle` mixes it with its own seed, and
-        # would take the global one, which is no argument, and fail at 0.
+        # `shuffle` mixes its seed with that of the graph it is built in. Set
+        # here, it does not depend on the global seed (of which 0 fails).
         tf.random.set_seed(1)
         order = tf.random.stateless_uniform(
             [], fold_in([seed, 1], number), 0, tf.int64.max, dtype=tf.int64
@@ -128,7 +131,7 @@ def _passes(read, num_samples, seed, first):
 
 
 def _part_of_worker(records, batch_size, context):
-    """Consecutive images of every global batch, a part a worker."""
+    """Keeps this worker's consecutive images of every global batch."""
     workers = context.num_input_pipelines
     if workers == 1:
         return records
@@ -141,9 +144,9 @@ def _part_of_worker(records, batch_size, context):
 
 
 def _check(record: Example, num_classes: int) -> None:
-    """Stops at what would make a loss that is no number, or wrong."""
+    """Raises InvalidArgumentError at a non-finite box or an unknown label."""
     finite = tf.reduce_all(tf.math.is_finite(record["boxes"]))
-    tf.debugging.Assert(finite, ["a box is no number"])
+    tf.debugging.Assert(finite, ["a box is non-finite"])
     labels = record["labels"]
     named = tf.reduce_all((labels > 0) & (labels < num_classes))
     tf.debugging.Assert(named, ["a label has no class"])
@@ -165,11 +168,11 @@ def _example_for_training(record: Example, ignore_difficult: bool) -> Example:
 def records_of_step(
     read: Reader, num_samples: int, batch_size: int, seed: int, step: int
 ) -> list[Example]:
-    """The records of a global batch, as they were before the augmentation.
+    """Reads the records of a global batch, without augmentation.
 
     Args:
-      read, num_samples, batch_size, seed: as for `make_for_train`.
-      step: the step that trained on it, from 1.
+      read, num_samples, batch_size, seed: as in `make_for_train`.
+      step: training step of the batch, from 1.
 
     Returns:
       Parsed records as NumPy arrays, in the order of the batch.
@@ -183,15 +186,15 @@ def records_of_step(
 def explained_errors(
     read: Callable[[], Iterable[Example]], num_classes: int, what: str
 ) -> Iterator[None]:
-    """Inside, an error at a bad record becomes one line that names its image.
+    """Turns an error at a bad record into a UserError that names its image.
 
     Args:
       read: reads the records once more, as NumPy arrays.
-      num_classes: with the background.
-      what: they are, for the message.
+      num_classes: number of classes with the background.
+      what: name of the records in the message.
 
     Raises:
-      UserError: an image cannot be decoded, a box is no number, a label has
+      UserError: an image cannot be decoded, a box is non-finite, a label has
         no class, or there are fewer records than their manifest says.
     """
     try:
@@ -205,16 +208,16 @@ def explained_errors(
 
 
 def _reason(error, read, num_classes):
-    """What is wrong with the first bad record, or else TensorFlow's words."""
+    """Describes the first bad record, or else quotes TensorFlow's error."""
     try:
         fault = _first_fault(read(), num_classes)
-    except _BAD_DATA as of_reading:
-        fault, error = None, of_reading
+    except _BAD_DATA as reading_error:
+        fault, error = None, reading_error
     return fault or _without_op(error.message.split("\n")[0])
 
 
 def _first_fault(records, num_classes):
-    """What is wrong with the first bad record; None if nothing is."""
+    """Describes the first bad record; None if there is none."""
     for record in records:
         try:
             _check(record, num_classes)
@@ -227,31 +230,27 @@ def _first_fault(records, num_classes):
 
 
 def _without_op(message):
-    """An error's message without the names of TensorFlow's operations."""
+    """Removes the names of TensorFlow's operations from a message."""
     return re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:\w*\]?", "", message)
 
 
 def make_for_eval(
     records: tf.data.Dataset,
-    params: SSDParams | None,
+    prepare: Callable[[Example], Example],
     batch_size: int,
-    prepare: Callable[[Example], Example] | None = None,
 ) -> tf.data.Dataset:
-    """One pass of evaluation batches; the last may be smaller.
+    """Makes one pass of evaluation batches; the last may be smaller.
 
     Args:
-      records: parsed.
-      params: input size and whitening of the network; None with `prepare`.
+      records: parsed records.
+      prepare: makes a model's input of a record, such as `prepare_for(params)`.
       batch_size: images in a batch.
-      prepare: instead of `prepare_for_eval` with these params, for a model
-        that wants its images otherwise.
 
     Returns:
-      What `prepare` gives, batched and padded: `image` float32 [B, H, W, 3],
+      Results of `prepare`, batched and padded: `image` float32 [B, H, W, 3],
       `height` and `width` [B] of the original, `boxes`, `labels` (0 pads),
       `difficult`, `crowd` [B, M] and `source_id` [B].
     """
-    prepare = prepare or functools.partial(prepare_for_eval, params=params)
     return (
         records.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
         .padded_batch(batch_size)
@@ -259,15 +258,23 @@ def make_for_eval(
     )
 
 
-def prepare_for_eval(record: Example, params: SSDParams) -> Example:
-    """A parsed record with the network's input and the original's size."""
-    image = decode(record["image"])
-    return {
-        **record,
-        "image": whiten(resize(image, params.img_shape), params),
-        "height": tf.shape(image)[0],
-        "width": tf.shape(image)[1],
-    }
+def prepare_for(params: SSDParams) -> Callable[[Example], Example]:
+    """Returns a function that makes a network's input of a parsed record.
+
+    The function replaces the encoded `image` by float32 [H, W, 3], and adds
+    `height` and `width` of the original.
+    """
+
+    def prepare(record: Example) -> Example:
+        image = decode(record["image"])
+        return {
+            **record,
+            "image": whiten(resize(image, params.img_shape), params),
+            "height": tf.shape(image)[0],
+            "width": tf.shape(image)[1],
+        }
+
+    return prepare
 
 
 def pad_boxes(batch: Example) -> Example:

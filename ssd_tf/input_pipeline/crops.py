@@ -1,8 +1,8 @@
-"""Windows onto an image, larger or smaller than it, and what they show.
+"""Windows onto an image for crop and zoom-out, and the boxes they show.
 
-A window is `[ymin, xmin, ymax, xmax]` like a box. As long as it is being drawn
-it is in pixels of the image, always whole ones, and may reach beyond it; so
-boxes and pixels move by the same amount.
+A window is `[ymin, xmin, ymax, xmax]`, like a box. While it is drawn it is in
+whole pixels of the image and may reach beyond it; whole, so that boxes and
+pixels move by the same amount.
 """
 
 from typing import Any
@@ -19,16 +19,17 @@ _BOX_KEYS = ("boxes", "labels", "ignored")
 def draw_window(
     example: Example, size: tf.Tensor, seed: tf.Tensor, params: AugmentParams
 ) -> tf.Tensor:
-    """The part of the image, or of a canvas around it, that is trained on.
+    """Draws the part of the image, or of a canvas around it, to train on.
 
     Args:
-      example: its `boxes` float32 `[M, 4]`, relative, and `ignored` bool `[M]`.
+      example: example with `boxes` float32 `[M, 4]`, relative, and `ignored`
+        bool `[M]`.
       size: int32 `[2]`, height and width of the image in pixels.
       seed: int32 `[2]`.
-      params: `expand_prob`, `crop_prob` and what belongs to them.
+      params: settings of crop and zoom-out.
 
     Returns:
-      float32 `[4]` in whole pixels; at least one pixel of the image is in it.
+      float32 `[4]` in whole pixels; contains at least one pixel of the image.
     """
     size = tf.cast(size, tf.float32)
     expand_seed, crop_seed, coin_seed = tf.unstack(tf.random.split(seed, 3))
@@ -45,7 +46,7 @@ def draw_window(
 def zoom_out(
     size: tf.Tensor, seed: tf.Tensor, params: AugmentParams
 ) -> tf.Tensor:
-    """The canvas that an image is put on (paper, 3.6; Caffe's ExpandImage).
+    """Draws the canvas around an image (paper, 3.6; Caffe's ExpandImage).
 
     Args:
       size: float32 `[2]`, height and width of the image in pixels.
@@ -53,8 +54,8 @@ def zoom_out(
       params: `expand_prob` and `max_expand_ratio`.
 
     Returns:
-      float32 `[4]` in whole pixels: the image itself, or a window around it of
-      the same shape, every place in which is as likely.
+      float32 `[4]` in whole pixels: the image itself, or a larger window of
+      the same shape around it, at a uniformly random place.
     """
     coin, zoom, *place = tf.unstack(tf.random.stateless_uniform([4], seed))
     ratio = 1 + zoom * (params.max_expand_ratio - 1)
@@ -71,30 +72,34 @@ def draw_crop(
     seed: tf.Tensor,
     params: AugmentParams,
 ) -> tf.Tensor:
-    """A crop as of Caffe's batch samplers (paper, 2.2; sampler.cpp).
+    """Draws a crop as Caffe's batch samplers do (paper, 2.2; sampler.cpp).
 
-    Each minimum overlap looks for the first of its windows whose IoU with some
-    box is as large; one of those found and the whole canvas is taken, all as
-    likely. As in Caffe no window is found without a box to compare with, also
-    if the minimum is 0. Ignored boxes and such that are no numbers do not
-    count.
+    For each of `crop_overlaps` the first of `crop_trials` random windows is
+    found that has at least this IoU with some box. One of the windows found
+    and the whole canvas is drawn, all with the same probability. As in Caffe,
+    an image without boxes has no windows, even for an overlap of 0. Ignored
+    and non-finite boxes do not count.
 
     Args:
-      example: its `boxes` float32 `[M, 4]`, relative, and `ignored` bool `[M]`.
+      example: example with `boxes` float32 `[M, 4]`, relative, and `ignored`
+        bool `[M]`.
       size: float32 `[2]`, height and width of the image in pixels.
-      canvas: float32 `[4]`, pixels, what is cropped from.
+      canvas: float32 `[4]`, pixels, window to crop from.
       seed: int32 `[2]`.
       params: `crop_overlaps`, `crop_trials` and the bounds of the windows.
 
     Returns:
-      float32 `[4]` in whole pixels. At least one pixel of the image is in it,
-      which Caffe does not ask for.
+      float32 `[4]` in whole pixels. Unlike Caffe's, it contains at least one
+      pixel of the image.
     """
+    # `crop_trials` windows for every overlap, in pixels of the image.
     window_seed, choice_seed = tf.unstack(tf.random.split(seed, 2))
     minima = tf.constant(params.crop_overlaps)
     shape = [len(params.crop_overlaps), params.crop_trials]
     windows = random_windows(shape[0] * shape[1], window_seed, params)
     windows = to_pixels(windows, canvas)
+    # The largest IoU of every window with a box; -1 if none counts, or if the
+    # window shows nothing of the image.
     boxes = example["boxes"]
     counts = tf.reduce_all(tf.math.is_finite(boxes), -1) & ~example["ignored"]
     boxes = tf.where(counts[:, None], geometry.clip(boxes), 0.0)
@@ -103,9 +108,11 @@ def draw_crop(
     image = tf.concat([tf.zeros(2), size], 0)
     seen = geometry.area(geometry.clip(windows, image)) > 0
     best = tf.where(seen, tf.reduce_max(overlaps, axis=-1), -1.0)
+    # The first window of every overlap that is good enough, if any.
     good = tf.reshape(best, shape) >= minima[:, None]
     first = tf.argmax(good, axis=-1, output_type=tf.int32)
     found = tf.gather(tf.reshape(windows, [*shape, 4]), first, batch_dims=1)
+    # One of these or the canvas: the largest of uniform draws, others -1.
     choices = tf.concat([canvas[None], found], 0)
     possible = tf.concat([[True], tf.reduce_any(good, axis=-1)], 0)
     draws = tf.random.stateless_uniform([shape[0] + 1], choice_seed)
@@ -115,10 +122,10 @@ def draw_crop(
 def random_windows(
     number: int, seed: tf.Tensor, params: AugmentParams
 ) -> tf.Tensor:
-    """Windows float32 `[number, 4]`, relative (Caffe's SampleBBox).
+    """Draws windows float32 `[number, 4]`, relative (Caffe's SampleBBox).
 
-    Scale and aspect ratio are relative as well, and uniform; the ratio is cut
-    to what fits.
+    Scale (root of the share of the area) and aspect ratio, relative to the
+    canvas, are uniform; the ratio is clipped so that the window fits.
     """
     scale, aspect, top, left = tf.unstack(
         tf.random.stateless_uniform([4, number], seed)
@@ -134,7 +141,7 @@ def random_windows(
 
 
 def to_pixels(windows: tf.Tensor, canvas: tf.Tensor) -> tf.Tensor:
-    """Windows `[n, 4]` relative to a canvas -> the whole pixels they touch."""
+    """Converts windows `[n, 4]` relative to a canvas to pixels they touch."""
     origin, size = canvas[:2], canvas[2:] - canvas[:2]
     low = tf.clip_by_value(tf.floor(windows[:, :2] * size), 0.0, size - 1)
     high = tf.clip_by_value(tf.math.ceil(windows[:, 2:] * size), low + 1, size)
@@ -144,7 +151,7 @@ def to_pixels(windows: tf.Tensor, canvas: tf.Tensor) -> tf.Tensor:
 def place(
     window: tf.Tensor, size: tf.Tensor, img_shape: tuple[int, int]
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Where the visible part of an image comes from and goes to.
+    """Computes the visible part of an image, and its place in the result.
 
     Args:
       window: float32 `[4]`, whole pixels, with some of the image in it.
@@ -153,9 +160,9 @@ def place(
 
     Returns:
       source: int32 `[4]`, the visible part in pixels of the image.
-      target: int32 `[4]`, what becomes of it, in pixels of the result.
-      window: float32 `[4]`, relative to the image: the window up to the
-        rounding of the target, so that boxes follow the pixels.
+      target: int32 `[4]`, its place in pixels of the result, rounded.
+      window: float32 `[4]`, relative to the image: the window that the rounded
+        target shows, so that boxes follow the pixels.
     """
     shape = tf.constant(img_shape, tf.float32)
     size = tf.cast(size, tf.float32)
@@ -163,7 +170,7 @@ def place(
     origin, scale = window[:2], shape / (window[2:] - window[:2])
     low = tf.minimum(tf.round((source[:2] - origin) * scale), shape - 1)
     high = tf.maximum(tf.round((source[2:] - origin) * scale), low + 1)
-    # Multiplied first: exact wherever the target is the whole result.
+    # Multiplied before divided: exact if the target is the whole result.
     part = source[2:] - source[:2]
     begin = source[:2] - low * part / (high - low)
     end = source[:2] + (shape - low) * part / (high - low)
@@ -173,18 +180,17 @@ def place(
 
 
 def crop_boxes(example: Example, window: tf.Tensor) -> Example:
-    """Boxes as seen in the window: kept by their centre, then clipped.
+    """Keeps the boxes whose centre is in the window, and clips them (2.2).
 
-    Ignored boxes are kept while any of them is seen: what is left of a crowd
-    is no background either.
+    Ignored boxes are kept if any part of them is visible: the rest of a crowd
+    is not background.
 
     Args:
-      example: its boxes are relative to the image; the image is not touched.
-      window: float32 `[4]`, relative to the image, and maybe larger.
+      example: example with boxes relative to the image, which is not cropped.
+      window: float32 `[4]`, relative to the image; may be larger.
 
     Returns:
-      The example with the boxes, relative to the window, whose centre lies in
-      it; their visible part.
+      The example with the visible parts of the boxes, relative to the window.
     """
     ymin, xmin, ymax, xmax = tf.unstack(window)
     size = tf.stack([ymax - ymin, xmax - xmin] * 2)

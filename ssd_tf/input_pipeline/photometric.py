@@ -1,8 +1,8 @@
-"""Colours of training images: float32 `[h, w, 3]`, 0..255, RGB.
+"""Random colours of training images: float32 `[h, w, 3]`, 0..255, RGB.
 
-The operations of Caffe's im_transforms.cpp. Like its bytes, values are cut to
-0..255 after each, but they are not rounded; and hues go round the circle where
-Caffe stops at red.
+The operations of Caffe's im_transforms.cpp. As there, values are clipped to
+0..255 after each one. Unlike there, they are not rounded to integers, and hues
+continue beyond red around the circle.
 """
 
 from collections.abc import Callable
@@ -11,48 +11,48 @@ import tensorflow as tf
 
 from ssd_tf.config.training import AugmentParams
 
-HUES = 180  # of OpenCV's circle
+HUES = 180  # hues of OpenCV's circle, in steps of 2 degrees
 
 
 def brighten(image: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
-    """Adds `delta`, of 255, to all channels."""
+    """Adds `delta`, in levels of 255, to all channels."""
     return tf.clip_by_value(image + delta, 0.0, 255.0)
 
 
 def contrast(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Multiplies all channels; black stays black."""
+    """Multiplies all channels by `factor`; black stays black."""
     return tf.clip_by_value(image * factor, 0.0, 255.0)
 
 
 def saturate(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Multiplies the saturation of HSV, up to its largest, 1.
+    """Multiplies the saturation of HSV by `factor`, up to 1.
 
-    With hue and value as they are, this stretches the distances from the
-    largest channel. TensorFlow's own kernel goes to HSV and back, and makes
-    some pixels black whose hue is just below the whole circle.
+    With hue and value unchanged, this multiplies the differences from the
+    largest channel. TensorFlow's own kernel converts to HSV and back, and makes
+    some pixels black whose hue is just below 360 degrees.
     """
-    # Channel by channel: TensorFlow is slow along an axis of 3.
+    # Channels first: TensorFlow is slow along a last axis of 3.
     channels = tf.transpose(tf.reshape(image, [-1, 3]))
     value = tf.reduce_max(channels, axis=0)
     spread = value - tf.reduce_min(channels, axis=0)
-    # Saturation is spread / value; grey has a spread of 0.
+    # Saturation is spread / value, and at most 1; grey has a spread of 0.
     factor = tf.minimum(factor, value / tf.maximum(spread, 1e-6))
     channels = value - (value - channels) * factor
     return tf.reshape(tf.transpose(channels), tf.shape(image))
 
 
 def rotate_hue(image: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
-    """Adds `delta`, of 180 for the whole circle, to the hue of HSV."""
+    """Adds `delta`, where 180 is the whole circle, to the hue of HSV."""
     return tf.raw_ops.AdjustHue(images=image, delta=delta / HUES)
 
 
 def distort_colors(
     image: tf.Tensor, seed: tf.Tensor, params: AugmentParams
 ) -> tf.Tensor:
-    """Each operation at its probability (Caffe's ApplyDistort).
+    """Applies each operation with its probability (Caffe's ApplyDistort).
 
-    Contrast comes second or, with `random_order_prob`, last: Caffe's two
-    orders.
+    Contrast comes second or, with probability `random_order_prob`, last:
+    Caffe's two orders.
 
     Args:
       image: float32 `[h, w, 3]`, 0..255.
@@ -101,5 +101,5 @@ def distort_colors(
 def _change_if(
     drawn: tf.Tensor, change: Callable, image: tf.Tensor, amount: tf.Tensor
 ) -> tf.Tensor:
-    """Costs nothing where it is not drawn."""
+    """Applies a change if it is drawn; else costs nothing."""
     return tf.cond(drawn, lambda: change(image, amount), lambda: image)

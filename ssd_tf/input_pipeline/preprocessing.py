@@ -4,8 +4,8 @@ import tensorflow as tf
 
 from ssd_tf.config.net import SSDParams
 
-# TensorFlow's default is a faster, coarser inverse DCT; this one gives the same
-# pixels as Pillow and OpenCV, so that a file and its decoded array are alike.
+# Gives the same pixels as Pillow and OpenCV, so that a file and its decoded
+# array give the same detections; TensorFlow's default is a coarser inverse DCT.
 JPEG_DCT = "INTEGER_ACCURATE"
 
 
@@ -22,14 +22,14 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def resize(image: tf.Tensor, img_shape: tuple[int, int]) -> tf.Tensor:
-    """Warps `[h, w, 3]` to float32 `[H, W, 3]`, bilinear, ratio not kept."""
+    """Resizes `[h, w, 3]` to float32 `[H, W, 3]`, bilinear, to any ratio."""
     return tf.image.resize(image, img_shape)
 
 
 def whiten(image: tf.Tensor, params: SSDParams) -> tf.Tensor:
-    """RGB in 0..255 minus the network's mean, times its scale."""
+    """Computes (image - mean) * scale of RGB in 0..255, as float32."""
     image = tf.cast(image, tf.float32)
-    # Whole rows: to broadcast three numbers takes three times as long.
+    # A whole row: broadcasting three numbers takes three times as long.
     mean = tf.constant([params.image_mean], tf.float32)
     row = tf.tile(mean, [tf.shape(image)[-2], 1])
     return (image - row) * params.image_scale

@@ -180,7 +180,9 @@ def _make_step(net, training, records):
 def _make_evaluation(net, settings, records):
     """A function that tells the metrics of the batch, in inference mode."""
     batches = input_pipeline.make_for_eval(
-        records, net.params, settings.training.batch_size
+        records,
+        input_pipeline.prepare_for(net.params),
+        settings.training.batch_size,
     ).cache()
     detect = evaluate.make_detect(net)
 

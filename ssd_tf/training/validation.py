@@ -72,7 +72,9 @@ class Validator:
         self._settings = settings
         self._train_dir = pathlib.Path(train_dir)
         self._batches = batches.make_for_eval(
-            validation.records, settings.params, validation.batch_size
+            validation.records,
+            batches.prepare_for(settings.params),
+            validation.batch_size,
         )
         self._detect = None
 

@@ -197,7 +197,9 @@ def test_every_input_gives_the_same_detections(by_input, kind):
 
 def test_evaluation_sees_the_same(trained, train_dir, by_input):
     batches = input_pipeline.make_for_eval(
-        trained.records("test"), trained.settings.params, 8
+        trained.records("test"),
+        input_pipeline.prepare_for(trained.settings.params),
+        8,
     )
     detect = evaluate.make_detect(checkpoint.load_net(train_dir))
     scores = [

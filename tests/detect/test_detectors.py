@@ -41,7 +41,7 @@ def collect(trained, path, batch_size=5, options=DetectionParams()):
         path, options, category_ids=truth.category_ids
     )
     batches = input_pipeline.make_for_eval(
-        truth.read(), None, batch_size, evaluate.prepare_for(predictor)
+        truth.read(), evaluate.prepare_for(predictor), batch_size
     )
     number = len(truth.class_names)
     return evaluate.collect(predictor.predict, batches, number, quiet=True)
@@ -51,7 +51,9 @@ def collect(trained, path, batch_size=5, options=DetectionParams()):
 def expected(trained):
     """What the net itself finds on the test images."""
     batches = input_pipeline.make_for_eval(
-        trained.records("test"), trained.settings.params, 4
+        trained.records("test"),
+        input_pipeline.prepare_for(trained.settings.params),
+        4,
     )
     detect = evaluate.make_detect(trained.net)
 

@@ -90,7 +90,7 @@ def test_a_nan_box_smuggled_in_stops_the_run_and_is_named(data, tmp_path):
     error = error_of(
         *train_command(data, tmp_path / "run", "--max_number_of_steps=12")
     )
-    assert source_id.decode() in error and "a box is no number" in error
+    assert source_id.decode() in error and "a box is non-finite" in error
 
 
 @pytest.mark.slow

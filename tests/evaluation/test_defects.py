@@ -59,7 +59,9 @@ def test_b36_a_class_without_ground_truth_is_left_out():
 @pytest.mark.parametrize("batch_size", [1, 5, 7, 12, 100])
 def test_b36_every_image_once_at_any_batch_size(trained, batch_size):
     batches = input_pipeline.make_for_eval(
-        trained.records("test"), trained.settings.params, batch_size
+        trained.records("test"),
+        input_pipeline.prepare_for(trained.settings.params),
+        batch_size,
     )
 
     def nothing(batch):

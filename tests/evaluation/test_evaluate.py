@@ -43,7 +43,9 @@ class TellsTheTruth:
 
 def evaluate_truth(trained, batch_size, wrong=False):
     batches = input_pipeline.make_for_eval(
-        trained.records("test"), trained.settings.params, batch_size
+        trained.records("test"),
+        input_pipeline.prepare_for(trained.settings.params),
+        batch_size,
     )
     return evaluate.evaluate(
         TellsTheTruth(batches, wrong), batches, trained.settings.class_names
@@ -95,7 +97,9 @@ def test_the_command_writes_what_it_shows(trained, tmp_path):
 
 def test_one_compiled_function_serves_many_evaluations(trained, capsys):
     batches = input_pipeline.make_for_eval(
-        trained.records("test").take(4), trained.settings.params, 2
+        trained.records("test").take(4),
+        input_pipeline.prepare_for(trained.settings.params),
+        2,
     )
     names = trained.settings.class_names
     detect = evaluate.make_detect(trained.net)

@@ -136,7 +136,8 @@ def test_whitening_by_hand():
 
 
 def test_image_for_the_net():
-    image = preprocessing.prepare_image(painted([0, 0, 1, 0.5]), SSD_300_VGG)
+    prepare = input_pipeline.prepare_for(SSD_300_VGG)
+    image = prepare({"image": painted([0, 0, 1, 0.5])})["image"]
     assert image.shape == (300, 300, 3) and image.dtype == tf.float32
     pixels = colours(image, SSD_300_VGG)
     np.testing.assert_allclose(pixels[:, :148], np.full([300, 148, 3], RED))
@@ -297,8 +298,8 @@ def test_the_number_of_images_must_be_true(records):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"boxes": np.array([[0, 0, np.nan, 1]])}, "a box is no number"),
-        ({"boxes": np.array([[0, 0, np.inf, 1]])}, "a box is no number"),
+        ({"boxes": np.array([[0, 0, np.nan, 1]])}, "a box is non-finite"),
+        ({"boxes": np.array([[0, 0, np.inf, 1]])}, "a box is non-finite"),
         ({"labels": np.array([0])}, "a label has no class"),
         ({"labels": np.array([21])}, "a label has no class"),
         ({"image": b"no image"}, "Unknown image file format"),
@@ -407,7 +408,11 @@ def test_replicas_of_one_worker_share_the_batch(records):
 
 
 def test_evaluation_sees_each_image_once_and_in_order(records):
-    batches = list(input_pipeline.make_for_eval(dataset(records), PARAMS, 4))
+    batches = list(
+        input_pipeline.make_for_eval(
+            dataset(records), input_pipeline.prepare_for(PARAMS), 4
+        )
+    )
     assert [len(batch["image"]) for batch in batches] == [4, 4, 2]
     ids = np.concatenate([batch["source_id"] for batch in batches])
     assert [one.decode() for one in ids] == [x["source_id"] for x in records]
@@ -425,8 +430,10 @@ def test_evaluation_sees_each_image_once_and_in_order(records):
 
 def test_evaluation_prepares_images_as_the_exported_model_does(records):
     (batch,) = input_pipeline.make_for_eval(
-        dataset(records[:3]), SSD_300_VGG, 3
+        dataset(records[:3]), input_pipeline.prepare_for(SSD_300_VGG), 3
     )
     for image, source in zip(batch["image"], records, strict=False):
-        expected = preprocessing.prepare_image(source["image"], SSD_300_VGG)
+        pixels = preprocessing.decode(source["image"])
+        resized = preprocessing.resize(pixels, (300, 300))
+        expected = preprocessing.whiten(resized, SSD_300_VGG)
         np.testing.assert_allclose(image, expected, atol=1e-4)

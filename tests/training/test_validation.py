@@ -171,7 +171,9 @@ def random_states():
 
 def training_batch(shapes_data, params):
     data = records.read(shapes_data, "train").take(2)
-    batch = next(iter(batches.make_for_eval(data, params, 2)))
+    batch = next(
+        iter(batches.make_for_eval(data, batches.prepare_for(params), 2))
+    )
     batch["ignored"] = batch["crowd"]
     return {key: batch[key] for key in ("image", "boxes", "labels", "ignored")}
 
