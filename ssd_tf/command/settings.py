@@ -17,7 +17,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from ssd_tf.command.errors import UserError
@@ -33,68 +33,43 @@ class Setting(NamedTuple):
 
     help: str  # a whole sentence
     section: str  # heading in `--help`
-    low: float | None  # least value, of each element of a tuple
-    high: float | None  # largest value
-    choices: tuple[str, ...]  # all valid values, where they can be listed
-    flag: str | None  # name on the command line, where it is another
+    low: float | None = None  # least value, of each element of a tuple
+    high: float | None = None  # largest value
+    choices: tuple[str, ...] = ()  # all valid values, where they can be listed
+    flag: str | None = None  # name on the command line and as a keyword
     # Normalises a value of the right type.
-    convert: Callable[[Any], Any] | None
+    convert: Callable[[Any], Any] | None = None
     # Further condition of a valid value, and words for all conditions.
-    is_valid: Callable[[Any], bool] | None
-    expected: str | None
-    # Named defaults of a nested dataclass.
-    presets: Mapping[str, Any] | None
+    is_valid: Callable[[Any], Any] | None = None
+    expected: str | None = None
+    # Named values of a field that is itself a dataclass of settings: the flag
+    # names one, and the flags of its fields change single values.
+    presets: Mapping[str, Any] | None = None
 
 
 def setting(
     default: Any,
     help: str,  # noqa: A002
     section: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: Sequence[str] = (),
-    flag: str | None = None,
-    convert: Callable[[Any], Any] | None = None,
-    is_valid: Callable[[Any], bool] | None = None,
-    expected: str | None = None,
-    presets: Mapping[str, Any] | None = None,
+    **details: Any,
 ) -> Any:
     """Makes a dataclass field that is a setting.
 
     Args:
-      default: value where nothing else is said.
+      default: value of the field unless another is given.
       help: a whole sentence for `--help`.
       section: heading that the flag stands under in `--help`.
-      low, high: least and largest value, of each element of a tuple.
-      choices: all valid values, where they can be listed.
-      flag: name on the command line and as a keyword, by default the field's.
-      convert: normalises a value of the right type.
-      is_valid: further condition of a value.
-      expected: words for a valid value, in error messages.
-      presets: named values of a field that is itself a dataclass of settings:
-        the flag names one, and the flags of its fields change single values.
+      **details: other fields of `Setting`.
     """
-    entry = Setting(
-        help,
-        section,
-        low,
-        high,
-        tuple(choices),
-        flag,
-        convert,
-        is_valid,
-        expected,
-        presets,
-    )
+    entry = Setting(help, section, **details)
     return dataclasses.field(default=default, metadata={_KEY: entry})
 
 
 class Field(NamedTuple):
     """A setting with its name, type and default."""
 
-    name: str  # of the field
-    flag: str  # on the command line and as a keyword
+    name: str  # attribute of the dataclass
+    flag: str  # name on the command line and as a keyword
     type: Any  # bool, int, float, str or a tuple type
     is_optional: bool  # may be None
     default: Any
@@ -131,7 +106,7 @@ def require(options: Any, *names: str) -> None:
     """Checks that settings of a command line have a value.
 
     Raises:
-      UserError: one is missing.
+      UserError: a setting is missing.
     """
     known = {field.name: field for field in fields(type(options))}
     for name in names:
@@ -142,8 +117,8 @@ def require(options: Any, *names: str) -> None:
 
 def choices(cls: type, name: str) -> tuple[str, ...]:
     """Returns all valid values of a setting."""
-    (found,) = (field for field in fields(cls) if field.name == name)
-    return found.setting.choices
+    (entry,) = (x.setting for x in fields(cls) if x.name == name)
+    return entry.choices
 
 
 def check_choice(cls: type, name: str, value: str) -> None:
@@ -167,12 +142,13 @@ def build(
     A field `given` of the dataclass receives the names of `values`.
 
     Args:
-      cls: the dataclass.
-      values: by flag name; a dataclass for a nested field is taken whole.
-      prefix: written before names in messages, such as "--".
+      cls: dataclass of settings.
+      values: values by flag name; the value of a nested dataclass's field may
+        be such a dataclass.
+      prefix: prefix of names in messages, such as "--".
 
     Raises:
-      UserError: a name that there is not, or a value that is invalid.
+      UserError: a name is unknown, or a value is invalid.
     """
     known = {field.flag for field in all_fields(cls)}
     known |= {name for name, _ in nested(cls)}
@@ -185,10 +161,10 @@ def build(
 
 
 def _build(cls, values, prefix, base=None):
-    """Builds `cls`; what `values` lacks is taken from `base`."""
+    """Builds `cls`; settings missing from `values` are those of `base`."""
     parts = dict(nested(cls))
     own = {field.name: field for field in fields(cls)}
-    found = {
+    result = {
         name: converted(field, values[field.flag], prefix + field.flag)
         for name, field in own.items()
         if field.flag in values and name not in parts
@@ -197,18 +173,18 @@ def _build(cls, values, prefix, base=None):
         inner = getattr(base or cls, name, None)
         if name in values:
             inner = _part(own.get(name), kind, values[name], prefix + name)
-        found[name] = _build(kind, values, prefix, inner)
+        result[name] = _build(kind, values, prefix, inner)
     if "given" in {field.name for field in dataclasses.fields(cls)}:
-        found["given"] = frozenset(values)
-    return cls(**found) if base is None else dataclasses.replace(base, **found)
+        result["given"] = frozenset(values)
+    return dataclasses.replace(base or cls(), **result)
 
 
 def _part(field, kind, value, name):
-    """The nested dataclass that a value is or, as a preset, names."""
+    """Returns the nested dataclass that a value is, or names as a preset."""
     if isinstance(value, kind):
         return value
     presets = field.setting.presets if field else {}
-    if value not in presets:
+    if not isinstance(value, str) or value not in presets:
         raise _invalid(name, value, " or ".join([*presets, kind.__name__]))
     return presets[value]
 
@@ -217,10 +193,9 @@ def converted(field: Field, value: Any, name: str) -> Any:
     """Returns a value as the field's type.
 
     Args:
-      field: the setting.
-      value: of a keyword, or as a flag was parsed; words of a list of numbers
-        may be strings.
-      name: what the setting is called in messages.
+      field: setting of the value.
+      value: a keyword's or flag's value; numbers may be strings.
+      name: name of the setting in messages.
 
     Raises:
       UserError: the value is invalid.
@@ -231,7 +206,7 @@ def converted(field: Field, value: Any, name: str) -> Any:
         result = _as_type(field.type, value)
         if field.setting.convert:
             result = field.setting.convert(result)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise _invalid(name, value, describe(field)) from None
     if not _fits(field.setting, result):
         raise _invalid(name, value, describe(field))
@@ -254,7 +229,7 @@ def _as_type(kind, value):
     if isinstance(value, bool) is not (kind is bool):
         raise TypeError
     result = kind(value)
-    if kind is int and result != float(value):
+    if kind is int and not isinstance(value, str) and result != value:
         raise ValueError
     return result
 
@@ -274,7 +249,7 @@ def _fits(entry: Setting, value: Any) -> bool:
 
 
 def describe(field: Field) -> str:
-    """Returns what a valid value is, in words."""
+    """Returns a description of a valid value."""
     entry = field.setting
     if entry.expected:
         return entry.expected
@@ -301,7 +276,7 @@ def _invalid(name, value, expected):
 
 
 def _without_none(kind):
-    """The type, and whether None is one of its values."""
+    """Returns a type without None, and whether None was part of it."""
     if isinstance(kind, types.UnionType):
         (inner,) = (x for x in typing.get_args(kind) if x is not type(None))
         return inner, True
