@@ -1,4 +1,4 @@
-"""The settings of nets, training and evaluation, each in one place."""
+"""The settings of nets, training, evaluation and export; no TensorFlow."""
 
 from ssd_tf.command.settings import check_choice
 

@@ -1,4 +1,4 @@
-"""The settings that name a data set."""
+"""Settings that name a data set, shared by several commands."""
 
 from typing import Any
 

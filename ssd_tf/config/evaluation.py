@@ -1,4 +1,4 @@
-"""The settings of detection and of its evaluation."""
+"""The settings of detection and of evaluation."""
 
 import dataclasses
 import functools
@@ -45,7 +45,7 @@ def _rising_overlaps(values: tuple[float, ...]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class EvalParams:
-    """How detections are judged, and which results are kept."""
+    """Protocol of the metrics, and the results that are written."""
 
     matching_threshold: float = _metrics(
         0.5,

@@ -1,13 +1,19 @@
-"""The settings of a net: its architecture, and the choice of a preset.
+"""The architecture of a net.
 
-Every constant of SSD stands once, in this package, with its source. Nothing
-here imports TensorFlow, so a client or a data tool can read a model's
-settings.
+Every constant of SSD stands once, in this package, with its source.
 
-Sources: "paper" is Liu et al., SSD: Single Shot MultiBox Detector, 2016
-(https://arxiv.org/abs/1512.02325v5); "ssd_pascal.py" and "ssd_coco.py" are in
-examples/ssd of the Caffe branch of its authors; "port" is SSD-TensorFlow
-(balancap).
+References, by the names that comments use:
+  paper: Liu et al., SSD: Single Shot MultiBox Detector, 2016,
+    https://arxiv.org/abs/1512.02325v5
+  ssd_pascal.py, ssd_coco.py, bbox_util.cpp, im_transforms.cpp, sampler.cpp:
+    the authors' Caffe, https://github.com/weiliu89/caffe/tree/ssd
+  port: SSD-TensorFlow, https://github.com/balancap/SSD-Tensorflow
+  TFOD: TensorFlow Object Detection API,
+    https://github.com/tensorflow/models/tree/master/research/object_detection
+  ParseNet: Liu et al., 2015, https://arxiv.org/abs/1506.04579
+  Feature Pyramid Networks: Lin et al., 2017, https://arxiv.org/abs/1612.03144
+  MobileNetV2 and SSDLite: Sandler et al., 2018,
+    https://arxiv.org/abs/1801.04381
 """
 
 import dataclasses
@@ -22,8 +28,8 @@ class ExtraBlock:
     reduction: int  # channels after the 1x1 convolution
     channels: int
     stride: int = 2
-    # Explicit symmetric padding before a VALID convolution, as Caffe pads:
-    # TensorFlow's SAME pads stride 2 asymmetrically.
+    # Cells of padding on all four sides before a VALID convolution, as Caffe
+    # pads; TensorFlow's SAME pads an even input on two sides at stride 2.
     padding: int = 1
     kernel: int = 3
 
@@ -32,29 +38,30 @@ class ExtraBlock:
 class SSDParams:
     """Describes a network: input, trunk, feature layers, anchors.
 
-    The fields up to `prior_scaling` have the port's names and meanings, but
-    for `anchor_clip`.
+    The fields up to `prior_scaling`, except `anchor_clip`, have the port's
+    names and meanings.
     """
 
     img_shape: tuple[int, int]  # height, width of the input, pixels
     num_classes: int  # with the background, class 0
     feat_layers: tuple[str, ...]  # end points that carry a head
-    # Smallest and largest anchor as a share of the input, from which the
-    # sizes were made (min_ratio and max_ratio of ssd_pascal.py); a record.
+    # Smallest and largest anchor as a share of the input (min_ratio and
+    # max_ratio of ssd_pascal.py). `anchor_sizes` were made from them once;
+    # nothing reads them.
     anchor_size_bounds: tuple[float, float]
-    # Per layer the side of the small square anchor and of the next layer's,
-    # pixels: the second square has their geometric mean (paper, 2.2). Without
-    # a second square where the next side is 0.
+    # Per layer the side of the small square anchor and that of the next
+    # layer's, pixels. The side of the second square is their geometric mean
+    # (paper, 2.2); there is none if the second number is 0.
     anchor_sizes: tuple[tuple[float, float], ...]
     anchor_ratios: tuple[tuple[float, ...], ...]  # width / height
-    # > 0: L2-normalise the layer, starting at this scale (ParseNet; 20 for
-    # conv4_3 in ssd_pascal.py).
+    # Above 0: L2-normalise the layer and scale it, at first by this number
+    # (ParseNet; ssd_pascal.py has 20 for conv4_3).
     normalizations: tuple[float, ...]
-    # Height and width of every layer, cells, and the distance of neighbour
-    # cells in y and x, pixels. The built net says what they are, see `SSDNet`.
+    # Height and width of every layer, cells, and the distance of neighbouring
+    # cells in y and x, pixels. Set by the built net, see `SSDNet`.
     feat_shapes: tuple[tuple[int, int], ...] = ()
     anchor_steps: tuple[tuple[float, float], ...] = ()
-    anchor_offset: float = 0.5  # of a cell's centre, cells
+    anchor_offset: float = 0.5  # position of the centre in its cell, cells
     anchor_clip: str = setting(
         "none",
         "Part of the anchors that is clipped to the image: nothing (Caffe, "
@@ -62,7 +69,7 @@ class SSDParams:
         "net",
         choices=("none", "sizes", "all"),
     )
-    # The variances of ssd_pascal.py, for cx, cy, w, h.
+    # Variances of ssd_pascal.py, for cx, cy, w, h.
     prior_scaling: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
 
     model_name: str = ""
@@ -76,20 +83,20 @@ class SSDParams:
         choices=("keras", "slim", "torchvision"),
     )
     width_multiplier: float = 1.0  # of a MobileNet trunk
-    # > 0: a feature pyramid (Lin et al., 2017) of so many channels.
+    # Above 0: a feature pyramid (Lin et al., 2017) of this many channels.
     fpn_channels: int = 0
     extra_blocks: tuple[ExtraBlock, ...] = ()
     batch_norm: bool = False  # in the extra layers and the pyramid
     separable: bool = False  # SSDLite: depthwise extra layers and heads
-    # The port drops out half after conv6 and conv7, Caffe nothing.
+    # After conv6 and conv7: 0.5 in the port, 0 in Caffe.
     dropout_rate: float = 0.0
-    # RGB; the input is (pixel - mean) * scale. They travel with the weights.
+    # RGB; the input is (pixel - mean) * scale. Part of the trained weights.
     image_mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
     image_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @property
     def no_annotation_label(self) -> int:
-        """Labels from here on are not trained on (the port's name)."""
+        """Least label that is not trained on (the port's name)."""
         return self.num_classes
 
     @property
@@ -99,12 +106,12 @@ class SSDParams:
 
     @property
     def extra_layers(self) -> tuple[str, ...]:
-        """The feature layers that `extra_blocks` make."""
+        """The feature layers that `extra_blocks` describe."""
         return self.feat_layers[len(self.trunk_layers) :]
 
     @property
     def anchors_per_cell(self) -> tuple[int, ...]:
-        """Number of anchors in a cell of each layer."""
+        """Number of anchors in a cell, per layer."""
         return tuple(
             (2 if following else 1) + len(ratios)
             for (_, following), ratios in zip(

@@ -1,7 +1,6 @@
-"""The nets by name: a preset is a row of data, one set of functions builds all.
+"""The nets by name: each preset is data, from which the same code builds a net.
 
-Sources are those of `ssd_tf.config.net`; "TFOD" is the TensorFlow Object
-Detection API.
+Sources are those of `ssd_tf.config.net`.
 """
 
 import dataclasses
@@ -17,11 +16,11 @@ _THREE = (2.0, 0.5, 3.0, 1.0 / 3.0)
 
 
 def _chain(*sides: float) -> tuple[tuple[float, float], ...]:
-    """Anchor sizes of layers that follow each other: (side, next side)."""
+    """Pairs every side with the next: `anchor_sizes` of successive layers."""
     return tuple(zip(sides, sides[1:], strict=False))
 
 
-# The port's and ssd_coco.py's anchors, 21 pixels and up: 8732 of them.
+# The port's and ssd_coco.py's anchors, from 21 pixels (7 %) on: 8732.
 SSD_300_VGG = SSDParams(
     model_name="ssd_300_vgg",
     img_shape=(300, 300),
@@ -38,7 +37,8 @@ SSD_300_VGG = SSDParams(
         ExtraBlock(128, 256, stride=1, padding=0),
     ),
 )
-# The anchors of ssd_pascal.py, for weights trained on VOC alone.
+# The anchors of ssd_pascal.py, from 30 pixels (10 %) on, for weights that were
+# trained on VOC alone.
 SSD_300_VGG_VOC = dataclasses.replace(
     SSD_300_VGG,
     model_name="ssd_300_vgg_voc",
@@ -73,7 +73,7 @@ SSD_512_VGG_VOC = dataclasses.replace(
     anchor_sizes=_chain(35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.6),
 )
 # Feature maps at strides 8, 16 and 32, then extra layers, with the anchors of
-# SSD300. The whitening is keras.applications' for its ResNet.
+# SSD300. The mean is that of keras.applications' ResNet50.
 SSD_300_RESNET50 = dataclasses.replace(
     SSD_300_VGG,
     model_name="ssd_300_resnet50",
@@ -102,8 +102,8 @@ SSD_512_RESNET50 = dataclasses.replace(
 SSD_300_RESNET101 = dataclasses.replace(
     SSD_300_RESNET50, model_name="ssd_300_resnet101", trunk="resnet_v1_101"
 )
-# SSDLite (Sandler et al., MobileNetV2, 2018, section 6.2) on SSD300's anchors.
-# Unlike theirs it has a source at stride 8, for objects of 20 pixels.
+# SSDLite (MobileNetV2 paper, section 6.2) with SSD300's anchors. Unlike theirs
+# it begins at stride 8, for objects of 20 pixels.
 SSD_300_MOBILENET_V2 = dataclasses.replace(
     SSD_300_RESNET50,
     model_name="ssd_300_mobilenet_v2",
@@ -117,7 +117,7 @@ SSD_300_MOBILENET_V1 = dataclasses.replace(
     model_name="ssd_300_mobilenet_v1",
     trunk="MobileNet",
 )
-# keras.applications' MobileNetV3 whitens its images itself.
+# keras.applications' MobileNetV3 whitens images in a layer of its own.
 SSD_300_MOBILENET_V3 = dataclasses.replace(
     SSD_300_MOBILENET_V2,
     model_name="ssd_300_mobilenet_v3",
@@ -125,16 +125,16 @@ SSD_300_MOBILENET_V3 = dataclasses.replace(
     image_mean=(0.0, 0.0, 0.0),
     image_scale=(1.0, 1.0, 1.0),
 )
-# A third of the channels, for training on CPUs.
+# About a third of the channels, for training on CPUs.
 SSD_300_MOBILENET_V2_035 = dataclasses.replace(
     SSD_300_MOBILENET_V2,
     model_name="ssd_300_mobilenet_v2_035",
     width_multiplier=0.35,
 )
-# TFOD's SSD MobileNetV2, whose input is 300 pixels whatever its name says:
-# sources at strides 16 and 32 and four extra layers, 20 % to 95 %, 1917
-# anchors. Its lowest layer has three of them; the square one is 20 % here and
-# 10 % there.
+# TFOD's SSD MobileNetV2, whose input is 300 pixels although its name says 320:
+# feature layers at strides 16 and 32 and four extra layers, anchors of 20 % to
+# 95 % of the input, 1917 in all. In the first layer, with three anchors a cell,
+# the square has 20 % here and 10 % there.
 SSD_300_MOBILENET_V2_TFOD = dataclasses.replace(
     SSD_300_MOBILENET_V2,
     model_name="ssd_300_mobilenet_v2_tfod",
@@ -151,8 +151,8 @@ SSD_300_MOBILENET_V2_TFOD = dataclasses.replace(
         ExtraBlock(64, 128),
     ),
 )
-# SSDLite as in the MobileNetV2 paper, at 320 pixels; anchors of torchvision's
-# ssdlite320: six in every cell, 20 % to 95 % of the input, 3234 in all.
+# SSDLite of the MobileNetV2 paper, at 320 pixels. The anchors are those of
+# torchvision's ssdlite320: six per cell, 20 % to 95 % of the input, 3234.
 SSD_320_MOBILENET_V2 = dataclasses.replace(
     SSD_300_MOBILENET_V2_TFOD,
     model_name="ssd_320_mobilenet_v2",
@@ -160,8 +160,9 @@ SSD_320_MOBILENET_V2 = dataclasses.replace(
     anchor_sizes=_chain(64.0, 112.0, 160.0, 208.0, 256.0, 304.0, 320.0),
     anchor_ratios=(_THREE,) * 6,
 )
-# TFOD's fpnlite has as many anchors, 12804, from four strides up, two sizes
-# an octave; heads of its own for every layer where theirs are shared.
+# TFOD's SSD MobileNetV2 FPNLite: as many anchors (12804), of two sizes per
+# octave, from 32 pixels at stride 8 on. Heads are one per layer; TFOD's are
+# shared by all layers.
 SSD_320_MOBILENET_V2_FPNLITE = dataclasses.replace(
     SSD_320_MOBILENET_V2,
     model_name="ssd_320_mobilenet_v2_fpnlite",
@@ -173,7 +174,7 @@ SSD_320_MOBILENET_V2_FPNLITE = dataclasses.replace(
     fpn_channels=128,
     extra_blocks=(ExtraBlock(128, 128), ExtraBlock(128, 128)),
 )
-# For CPUs and the built-in data: 1364 anchors, 0.5 million parameters.
+# For CPUs and the built-in shapes: 1364 anchors, 0.5 million parameters.
 SSD_128_MOBILENET_V2 = dataclasses.replace(
     SSD_300_MOBILENET_V2_035,
     model_name="ssd_128_mobilenet_v2",
@@ -208,12 +209,12 @@ PRESETS = {
 
 
 def resized(params: SSDParams, img_shape: tuple[int, int]) -> SSDParams:
-    """Returns the net for another input; anchors keep their share of it.
+    """Returns a preset for another input size; anchors scale with it.
 
     Args:
       params: a preset.
-      img_shape: height and width, pixels. Square anchors stay square pixels:
-        the shorter side sets their size.
+      img_shape: height and width, pixels. Anchors scale with the shorter
+        side, so that square ones remain square.
 
     Raises:
       UserError: a side is not positive.
@@ -238,7 +239,7 @@ _net = functools.partial(setting, section="net")
 
 @dataclasses.dataclass(frozen=True)
 class NetOptions:
-    """The choice of a net to be built."""
+    """The choice of a net to build."""
 
     model_name: str = _net(
         "ssd_300_vgg", "Name of the net.", choices=tuple(PRESETS)
@@ -260,7 +261,7 @@ class NetOptions:
 
     @property
     def params(self) -> SSDParams:
-        """The preset at the image size; `trunk` needs TensorFlow."""
+        """The preset at the image size, before `trunk` is replaced."""
         preset = PRESETS[self.model_name]
         if self.image_size is None:
             return preset

@@ -1,4 +1,4 @@
-"""`config.json`: the net, the classes and the recipe of a train_dir."""
+"""`config.json`: the net, the classes and the training settings of a run."""
 
 import dataclasses
 import json
@@ -17,16 +17,16 @@ FORMAT_VERSION = 3
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Holds everything that a train_dir's config.json says of a run."""
+    """The content of config.json."""
 
     params: SSDParams
     class_names: tuple[str, ...]  # without the background
     training: TrainParams = TrainParams()
     num_samples: int = 0  # images in a pass; 0 before any training
-    # The split that the best checkpoint is chosen on.
+    # Split on whose metrics the best checkpoint is chosen.
     validation_split: str | None = None
-    # Variables that hold initial values, because nothing was imported into
-    # them: such a net is a start for training and detects nothing.
+    # Variables that still have initial values, since the imported file lacks
+    # them. Such a net is a start for training and cannot detect.
     untrained: tuple[str, ...] = ()
     format_version: int = FORMAT_VERSION
 

@@ -1,8 +1,7 @@
-"""The settings of a training run: augmentation, loss, optimisation, start.
+"""The settings of training: augmentation, loss, optimizer, schedule, start.
 
-Their defaults are the recipe of the paper and of ssd_pascal.py; see
-`ssd_tf.config.net` for the sources, and `ssd_tf.config.run` for the file that
-holds them.
+Defaults are those of the paper and of ssd_pascal.py; the sources are those of
+`ssd_tf.config.net`. `ssd_tf.config.run` stores the settings in config.json.
 """
 
 import dataclasses
@@ -36,11 +35,11 @@ _range = functools.partial(
 
 @dataclasses.dataclass(frozen=True)
 class AugmentParams:
-    """How training images vary; defaults of ssd_pascal.py.
+    """Augmentation of training images; defaults of ssd_pascal.py.
 
-    Names are Caffe's (DistortionParameter, ExpansionParameter), but for
-    `random_order_prob`, which there shuffles channels. A probability of 0
-    leaves an operation out.
+    Names are Caffe's (DistortionParameter, ExpansionParameter). Only
+    `random_order_prob` means something else here: Caffe's shuffles channels.
+    An operation of probability 0 is left out of the graph.
     """
 
     brightness_prob: float = _probability(
@@ -66,7 +65,7 @@ class AugmentParams:
     hue_delta: float = _augmentation(
         18.0, "Largest turn of the hue, in steps of 2 degrees.", low=0, high=90
     )
-    # In im_transforms.cpp a coin, here a setting.
+    # 0.5 is a constant in im_transforms.cpp.
     random_order_prob: float = _probability(
         0.5, "Probability that contrast changes last, not after brightness."
     )
@@ -218,7 +217,7 @@ class TrainParams:
     momentum: float = _optimizer(
         0.9, "Momentum of --optimizer=momentum.", low=0, high=1
     )
-    # The port's 1.0 makes steps 479 times smaller.
+    # The port has 1.0, with which steps are 479 times smaller.
     opt_epsilon: float = _optimizer(
         1e-7, "Epsilon of adadelta, adagrad, adam, adamw and rmsprop.", low=0
     )
@@ -237,7 +236,7 @@ class TrainParams:
     adadelta_rho: float = _optimizer(
         0.95, "Decay of the averages of adadelta.", low=0, high=1
     )
-    # lr_mult of Caffe's bias blobs.
+    # lr_mult of biases in ssd_pascal.py.
     bias_learning_rate_multiplier: float = _optimizer(
         2.0, "Learning rate of biases, relative to other weights.", low=0
     )
@@ -271,7 +270,7 @@ class TrainParams:
     learning_rate_decay_factor: float = _schedule(
         0.1, "Factor of the step and exponential decay.", low=0
     )
-    # 80,000 and 100,000 of 120,000.
+    # ssd_pascal.py: steps 80,000 and 100,000 of 120,000.
     decay_boundaries: tuple[float, ...] = _schedule(
         (2 / 3, 5 / 6),
         "Where the step decay multiplies by the factor, as shares of all "
@@ -304,7 +303,7 @@ class TrainParams:
         "colours but hue) or none; the other flags change single values.",
         presets=AUGMENTATIONS,
     )
-    # Caffe trains VOC on them.
+    # False in Caffe's training on VOC.
     ignore_difficult: bool = _loss(
         False, "Ignore boxes marked difficult instead of training on them."
     )
@@ -352,7 +351,7 @@ class TrainParams:
 
 @dataclasses.dataclass(frozen=True)
 class StartParams:
-    """The weights that a new run starts from; the port's names."""
+    """The weights that a new run starts from; names are the port's."""
 
     checkpoint_path: str | None = _weights(
         None,
@@ -373,7 +372,7 @@ class StartParams:
     ignore_missing_vars: bool = _weights(
         False, "Keep the initial values of variables that the file lacks."
     )
-    # A file that `ssd_tf.weights.formats` reads.
+    # Read by `ssd_tf.weights.formats`.
     backbone_weights: str | None = _weights(
         None,
         "File of a classifier or detector of Caffe, PyTorch, Keras or TF-Slim "
@@ -383,7 +382,7 @@ class StartParams:
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """The folder of a run, and how it is entered."""
+    """The folder of a run, and what to do with it."""
 
     train_dir: str | None = _run(
         None, "Folder for checkpoints, config.json and logs."
