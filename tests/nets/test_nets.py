@@ -184,23 +184,6 @@ def test_gamma_starts_at_20_and_nothing_else_is_normalised():
     np.testing.assert_array_equal(scales[0].gamma, np.full(512, 20, "f"))
 
 
-def test_l2_normalization_by_hand():
-    layer = keras_layers.L2Normalization(10)
-    out = layer(np.array([[[[3, -4], [0, 0]]]], np.float32))
-    np.testing.assert_allclose(out, [[[[6, -8], [0, 0]]]], rtol=1e-6)
-    layer.gamma.assign([1, 2])
-    out = layer(np.array([[[[3, -4]]]], np.float32))
-    np.testing.assert_allclose(out, [[[[0.6, -1.6]]]], rtol=1e-6)
-
-
-def test_l2_normalization_keeps_the_precision_of_its_input():
-    layer = keras_layers.L2Normalization(20, dtype="mixed_bfloat16")
-    # Its square, 1e40, is no float32; 1e8 squared is, and sums in float32.
-    out = layer(tf.constant([[1e8, 0], [1e-3, 0]], tf.bfloat16))
-    assert out.dtype == tf.bfloat16
-    np.testing.assert_array_equal(tf.cast(out, tf.float32), [[20, 0], [20, 0]])
-
-
 def dropouts(net):
     return [x for x in net._all_outputs.layers if "dropout" in x.name]
 
