@@ -8,8 +8,9 @@ from typing import Any
 
 from ssd_tf.command import files
 from ssd_tf.command.errors import UserError
+from ssd_tf.command.settings import nested
 from ssd_tf.config.net import ExtraBlock, SSDParams
-from ssd_tf.config.training import AugmentParams, LossParams, TrainParams
+from ssd_tf.config.training import TrainParams
 
 CONFIG_FILE = "config.json"
 FORMAT_VERSION = 3
@@ -32,22 +33,17 @@ class Config:
 
 
 def _from_dict(cls: type, values: dict[str, Any]):
-    """Inverts `dataclasses.asdict`, after a trip through JSON."""
-    nested = {
-        "params": SSDParams,
-        "training": TrainParams,
-        "augmentation": AugmentParams,
-        "loss": LossParams,
-    }
+    """Builds a dataclass from the JSON of its `dataclasses.asdict`."""
     if not isinstance(values, dict):
         raise ValueError(f"{cls.__name__} is not an object")
     names = {field.name for field in dataclasses.fields(cls)}
     unknown = sorted(set(values) - names)
     if unknown:
         raise ValueError(f"unknown {cls.__name__} setting {unknown[0]!r}")
+    parts = dict(nested(cls))
     values = {
-        name: _from_dict(nested[name], value)
-        if name in nested
+        name: _from_dict(parts[name], value)
+        if name in parts
         else _tuples(value)
         for name, value in values.items()
     }

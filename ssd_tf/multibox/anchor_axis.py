@@ -1,9 +1,9 @@
 """The anchor axis: per-layer tensors and their concatenation.
 
-Networks and callers hold one tensor per feature layer, `[..., h, w, a, ...]`.
-Inside `multibox` the layers stand behind each other on one axis of all
-A = sum(h * w * a) anchors, in the order layer, row, column, anchor of the
-cell: 8732 of them for SSD300. The two functions invert each other:
+Networks and callers have one tensor per feature layer, `[B, h, w, a, ...]`.
+Inside `multibox` all layers are one tensor `[B, A, ...]`, A = sum(h * w * a),
+in the order layer, row, column, anchor of the cell. The functions invert each
+other:
 
   flatten_layers(split_layers(flat, anchors, 1), item_rank) == flat
 """

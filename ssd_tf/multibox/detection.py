@@ -14,10 +14,10 @@ from ssd_tf.multibox import boxes as geometry
 from ssd_tf.multibox import encoder
 from ssd_tf.multibox.anchor_axis import Layers, flatten_layers
 
-# Boxes with a larger coordinate, in image sides, are dropped: they cannot touch
-# the image, since a decoded box is at most 62.5 * 1.28 = 80 sides long
-# (`encoder.MAX_LOG_SIZE` times the largest anchor), and in
-# `_suppress_all_classes` they would cost all boxes precision.
+# Boxes with a larger coordinate, in image sides, are dropped: in
+# `_suppress_all_classes` they would cost all boxes precision. None of them
+# touches the image: anchors of SSD300 and SSD512 are at most 1.28 sides long,
+# decoded boxes at most 62.5 times as long (`encoder.MAX_LOG_SIZE`), 80 sides.
 _MAX_COORDINATE = 100.0
 
 
@@ -111,7 +111,7 @@ def keep_best(
         best.scores, best.boxes, nms_threshold, keep_top_k
     )  # [B, K], [B]; indices into [C - 1, k], flattened
 
-    # Gather what is kept; its index tells class and anchor.
+    # Gather what is kept; the index tells the class, and so the anchor.
     total = num_classes * candidates
     scores, boxes = _take(
         tf.reshape(best.scores, [-1, total]),
@@ -157,10 +157,10 @@ def select_top_k(
       `Candidates`. Those with a score below the threshold, or with a box that
       is non-finite or far outside the image, are not selected: score 0.
     """
-    sane = tf.reduce_all(tf.abs(boxes) < _MAX_COORDINATE, axis=-1)
+    near = tf.reduce_all(tf.abs(boxes) < _MAX_COORDINATE, axis=-1)
     scores = tf.transpose(predictions[..., 1:], [0, 2, 1])  # [B, C - 1, A]
     # Before top_k, which is fast on equal zeros. NaN compares as False.
-    selected = (scores >= select_threshold) & sane[:, None]
+    selected = (scores >= select_threshold) & near[:, None]
     scores = tf.where(selected, scores, 0.0)
     scores, anchor = tf.math.top_k(scores, min(top_k, boxes.shape[1]))
     boxes = tf.gather(boxes, anchor, batch_dims=1)

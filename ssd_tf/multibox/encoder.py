@@ -158,6 +158,8 @@ def _bipartite_match(iou: tf.Tensor) -> tf.Tensor:
     Returns:
       int32 `[B, A]`: index of the box that an anchor is forced to take, or -1.
     """
+    # Below, `held_box` [B, A] is the box whose proposal an anchor holds, or -1,
+    # and `held_iou` [B, A] their IoU.
     box_index = tf.range(tf.shape(iou)[1])[:, None]  # [n, 1]
     size = iou.shape[2]
 
@@ -193,6 +195,7 @@ def _bipartite_match(iou: tf.Tensor) -> tf.Tensor:
         return tf.tensor_scatter_nd_update(empty, place, values)[:, :size]
 
     def round_(_, held_iou, held_box):
+        # All boxes propose anew; those that an anchor holds propose to it.
         anchor, value = propose(held_iou, held_box)
         lost = refused(anchor, value)
         taken = tf.where(lost | (anchor < 0), size, anchor)

@@ -79,6 +79,7 @@ def test_the_docs_have_the_same_table():
     ],
 )
 def test_trains_detects_and_exports(name, shapes_data, pictures, tmp_path):
+    # Slow: a large net is built, trained, exported and loaded again.
     class_names = ("circle", "square", "triangle")
     params = dataclasses.replace(PRESETS[name], num_classes=9)
     settings = config.Config(
