@@ -60,7 +60,7 @@ def run(
         flag_values.set_gnu_getopt()  # flags may stand behind arguments
     try:
         if any(arg in ("--help", "-help", "-h") for arg in argv[1:]):
-            say(f"{description.strip()}\n{help_of(flag_values)}")
+            say(f"{description.strip()}\n\n{help_of(flag_values)}")
             return
         rest = flag_values(argv)[1:]
         if rest and not takes_arguments:

@@ -1,5 +1,6 @@
 """Settings as command line flags: one flag per setting, grouped by section."""
 
+import textwrap
 import typing
 from typing import Any, TypeVar
 
@@ -75,6 +76,30 @@ def read(cls: type[Options], flag_values: flags.FlagValues) -> Options:
 
 
 def help_of(flag_values: flags.FlagValues) -> str:
-    """Returns the help of all flags, by section in order of definition."""
-    sections = flag_values.flags_by_module_dict()
-    return "\n\n".join(flag_values.module_help(name) for name in sections)
+    """Returns the help of all flags, by section, in order of definition."""
+    return "\n\n".join(
+        "\n".join([f"{section}:", *map(_help_of_one, members)])
+        for section, members in flag_values.flags_by_module_dict().items()
+    )
+
+
+def _help_of_one(flag: flags.Flag) -> str:
+    name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
+    text = f"{name}: {flag.help}"
+    if choices := getattr(flag.parser, "enum_values", None):
+        # In place of absl's <a|b|c>, which does not wrap.
+        text = text.replace(f"<{'|'.join(choices)}>: ", "", 1)
+        text += f" One of {', '.join(choices)}."
+    notes = [flag.parser.syntactic_help] if not flag.boolean else []
+    if flag.default is not None:
+        notes.insert(0, f"default: {flag.default_as_str}")
+    if notes := "; ".join(filter(None, notes)):
+        text += f" ({notes})"
+    return textwrap.fill(
+        text,
+        width=80,
+        initial_indent="  ",
+        subsequent_indent="      ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -29,12 +29,12 @@ class DetectionParams:
     )
     top_k: int = _detection(
         400,
-        "Candidates per class before suppression.",
+        "Number of candidates per class before suppression.",
         low=1,
         flag="select_top_k",
     )
     keep_top_k: int = _detection(
-        200, "Detections per image, over all classes.", low=1
+        200, "Number of detections per image, over all classes.", low=1
     )
 
 
@@ -104,7 +104,7 @@ class EvalOptions:
         "Class names of a .tflite, .onnx or .json file: line k of a labels.txt "
         "names class k [those inside the file, else labels.txt beside it].",
     )
-    batch_size: int = _detector(8, "Images per batch.", low=1)
+    batch_size: int = _detector(8, "Number of images per batch.", low=1)
     max_num_batches: int | None = _detector(
         None, "Number of batches to evaluate [all].", low=1
     )

@@ -75,7 +75,9 @@ class AugmentParams:
         "the mean colour.",
     )
     max_expand_ratio: float = _augmentation(
-        4.0, "Largest side of that canvas, in sides of the image.", low=1
+        4.0,
+        "Largest side of the canvas of --expand_prob, in sides of the image.",
+        low=1,
     )
     crop_prob: float = _probability(
         1.0,
@@ -84,8 +86,7 @@ class AugmentParams:
     )
     crop_overlaps: tuple[float, ...] = _augmentation(
         (0.1, 0.3, 0.5, 0.7, 0.9, 0.0),
-        "Least IoUs of a crop with some box, of which one is drawn; 0 asks for "
-        "nothing.",
+        "Least IoUs of a crop with any box, of which one is drawn at random.",
         low=0,
         high=1,
         is_valid=bool,
@@ -93,7 +94,7 @@ class AugmentParams:
     )
     crop_scale: tuple[float, float] = _augmentation(
         (0.3, 1.0),
-        "Least and largest root of a crop's share of the area.",
+        "Least and largest square root of a crop's share of the area.",
         is_valid=lambda values: _is_range(values, 1.0),
         expected=(
             "the least and the largest, above 0 and up to 1, separated by a "
@@ -101,16 +102,16 @@ class AugmentParams:
         ),
     )
     crop_aspect_ratio: tuple[float, float] = _range(
-        (0.5, 2.0), "Least and largest width by height of a crop."
+        (0.5, 2.0), "Least and largest ratio of a crop's width to its height."
     )
     crop_trials: int = _augmentation(
-        50, "Random crops that are tried for each overlap.", low=1
+        50, "Number of random crops that are tried for each overlap.", low=1
     )
     flip_prob: float = _probability(0.5, "Probability of mirroring.")
     random_interpolation: bool = _augmentation(
         True,
-        "Resize with one of five kernels at random, not with evaluation's "
-        "bilinear one.",
+        "Resize with one of five kernels at random; otherwise bilinear, as in "
+        "evaluation.",
     )
 
 
@@ -145,7 +146,9 @@ class LossParams:
         True, "Give every box its best free anchor, whatever their IoU."
     )
     # Paper, 2.2.
-    negative_ratio: float = _loss(3.0, "Mined negatives per positive.", low=0)
+    negative_ratio: float = _loss(
+        3.0, "Number of mined negatives per positive.", low=0
+    )
     # Paper, 2.2.
     alpha: float = _loss(
         1.0, "Weight of the localisation loss.", low=0, flag="loss_alpha"
@@ -195,7 +198,7 @@ class TrainParams:
     """The training recipe; defaults of ssd_pascal.py where it has one."""
 
     batch_size: int = _optimizer(
-        32, "Images per step, over all devices.", low=1
+        32, "Number of images per step, over all devices.", low=1
     )
     max_number_of_steps: int = _schedule(
         120_000, "Number of training steps.", low=1
@@ -248,7 +251,7 @@ class TrainParams:
     # iter_size of Caffe.
     gradient_accumulation_steps: int = _optimizer(
         1,
-        "Number of parts that a batch is computed in, one after another, to "
+        "Number of parts of a batch that are computed one after another, to "
         "save memory.",
         low=1,
     )
@@ -273,8 +276,7 @@ class TrainParams:
     # ssd_pascal.py: steps 80,000 and 100,000 of 120,000.
     decay_boundaries: tuple[float, ...] = _schedule(
         (2 / 3, 5 / 6),
-        "Where the step decay multiplies by the factor, as shares of all "
-        "steps.",
+        "Shares of all steps after which the step decay applies its factor.",
         is_valid=_are_boundaries,
         expected=(
             "ascending shares of all steps, above 0 and below 1, separated by "
@@ -299,8 +301,9 @@ class TrainParams:
     )
     augmentation: AugmentParams = _augmentation(
         AUGMENTATIONS["ssd"],
-        "Named augmentation: ssd (the paper's), light (its crop, flip and "
-        "colours but hue) or none; the other flags change single values.",
+        "Named augmentation: ssd (the paper's), light (without zoom-out, hue "
+        "and random interpolation) or none; the other flags change single "
+        "values.",
         presets=AUGMENTATIONS,
     )
     # False in Caffe's training on VOC.
@@ -312,7 +315,7 @@ class TrainParams:
     )
     precision: str = _net(
         "float32",
-        "Keras dtype policy of the net; heads and losses are float32 in any.",
+        "Keras dtype policy of the net; heads and losses are always float32.",
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
     jit_compile: str = _run(
@@ -360,8 +363,8 @@ class StartParams:
     )
     checkpoint_model_scope: str | None = _weights(
         None,
-        "First part of the names in a TF1 checkpoint, such as vgg_16 [the "
-        "model's].",
+        "First component of variable names in a TF1 checkpoint, such as vgg_16 "
+        "[the model's].",
     )
     checkpoint_exclude_scopes: tuple[str, ...] = _scopes(
         (),
@@ -388,7 +391,7 @@ class RunOptions:
         None, "Folder for checkpoints, config.json and logs."
     )
     confirm_changes: bool = _run(
-        False, "Go on with a run although its settings were others."
+        False, "Resume a run although its settings have changed."
     )
     overfit_batch: bool = _run(
         False, "Only check that the net can overfit the first batch."

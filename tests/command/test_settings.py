@@ -308,10 +308,16 @@ def test_help_is_grouped_by_section_in_order():
     _, of_car, rest = text.partition("car:")
     of_car, _, of_paint = rest.partition("paint:")
     of_paint, _, of_wheels = of_paint.partition("wheels:")
-    assert "--top_speed: Speed." in of_car and "(default: '1.5')" in of_car
-    assert "--colour: <red|blue>" in of_car
-    assert "--[no]open_top: Build a cabriolet." in of_car
-    assert "--paint: <plain|thick>" in of_paint
+    lines = " ".join(of_car.split()).split(" --")[1:]
+    assert lines == [
+        "name: Name of the car. (default: 'car')",
+        "colour: Colour of the car. One of red, blue. (default: 'red')",
+        "owner: Name of the owner [none].",
+        "top_speed: Speed. (default: '1.5'; a non-negative number)",
+        "[no]open_top: Build a cabriolet. (default: 'false')",
+        "tags: Tags. (default: ''; a comma separated list)",
+    ]
+    assert "--paint: Named paint. One of plain, thick." in of_paint
     # A field of a preset has no default of its own.
     words = " ".join(of_paint.split())
     assert "--gloss: Share of gloss. [as --paint says]" in words

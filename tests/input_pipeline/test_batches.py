@@ -135,6 +135,13 @@ def test_whitening_by_hand():
     np.testing.assert_allclose(mobilenet[0, 1], [1, -1, -1])
 
 
+def test_the_package_hands_on_the_functions_of_the_port():
+    from ssd_tf import input_pipeline as package
+
+    assert package.make_for_train is input_pipeline.make_for_train
+    assert package.make_for_eval is input_pipeline.make_for_eval
+
+
 def test_image_for_the_net():
     prepare = input_pipeline.prepare_for(SSD_300_VGG)
     image = prepare({"image": painted([0, 0, 1, 0.5])})["image"]
