@@ -308,7 +308,7 @@ def test_help_is_grouped_by_section_in_order():
     _, of_car, rest = text.partition("car:")
     of_car, _, of_paint = rest.partition("paint:")
     of_paint, _, of_wheels = of_paint.partition("wheels:")
-    lines = " ".join(of_car.split()).split(" --")[1:]
+    lines = " ".join(of_car.split()).removeprefix("--").split(" --")
     assert lines == [
         "name: Name of the car. (default: 'car')",
         "colour: Colour of the car. One of red, blue. (default: 'red')",
