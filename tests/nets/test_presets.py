@@ -1,7 +1,6 @@
 """Every preset: its anchors and parameters, two steps, detections, export."""
 
 import dataclasses
-import pathlib
 import re
 
 import numpy as np
@@ -26,8 +25,6 @@ from ssd_tf.export import signatures
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.training import train
 from ssd_tf.weights import base, transfer
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 # Anchors and parameters with 21 classes. The port's nets, TFOD's SSD
 # MobileNetV2 and fpnlite, and torchvision's ssdlite320 have these anchors.
