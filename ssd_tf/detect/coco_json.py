@@ -142,9 +142,9 @@ def _read_by_image(path, content):
 def _load(path: str | os.PathLike) -> Any:
     try:
         content = json.loads(pathlib.Path(path).read_text("utf-8"))
-        if not isinstance(content, list | dict):
+        if not isinstance(content, list) and "class_names" not in content:
             raise ValueError("expected a list of detections")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     return content
 
@@ -152,8 +152,7 @@ def _load(path: str | os.PathLike) -> Any:
 def class_names(path: str | os.PathLike) -> tuple[str, ...] | None:
     """Returns the class names in a per-image JSON; None in COCO's results."""
     content = _load(path)
-    is_ours = isinstance(content, dict) and "class_names" in content
-    return tuple(content["class_names"]) if is_ours else None
+    return tuple(content["class_names"]) if isinstance(content, dict) else None
 
 
 def _stored(entries, in_pixels):

@@ -318,11 +318,14 @@ def _of_detections(path, names, category_ids):
     by_image = coco_json.read(path, category_ids)
 
     def predict(batch: Batch) -> dict[str, np.ndarray]:
+        names = np.asarray(batch["source_id"], object).tolist()
         sizes = zip(batch["height"], batch["width"], strict=True)
         return batch_of(
             [
-                coco_json.shares(by_image.get(_text(name)), *map(int, size))
-                for name, size in zip(batch["source_id"], sizes, strict=True)
+                coco_json.shares(
+                    by_image.get(name.decode(errors="replace")), *map(int, size)
+                )
+                for name, size in zip(names, sizes, strict=True)
             ]
         )
 
@@ -333,7 +336,3 @@ def _of_detections(path, names, category_ids):
         names,
         image_ids=frozenset(by_image),
     )
-
-
-def _text(name):
-    return name.decode(errors="replace")

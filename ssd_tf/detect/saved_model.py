@@ -44,7 +44,7 @@ def load(saved_model: pathlib.Path) -> Predict:
     def predict(images: Sequence[bytes]) -> dict[str, np.ndarray]:
         # Through `loaded`: a signature alone does not keep its variables.
         serve = loaded.signatures[SIGNATURE]
-        found = serve(image_bytes=tf.constant(list(images), tf.string))
+        found = serve(image_bytes=tf.convert_to_tensor(images, tf.string))
         return {name: found[name].numpy() for name in NAMES}
 
     return predict

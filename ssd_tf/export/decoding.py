@@ -177,7 +177,7 @@ def decode_batch(
 
 MAGIC = b"GIF8"
 # GIF89a specification, sections 18, 20 and 22 to 24.
-_SCREEN_SIZE, _FLAGS, _HEADER_BYTES = 6, 10, 13
+_SCREEN_SIZE, _FLAGS, _GIF_HEADER_BYTES = 6, 10, 13
 _SIZE, _OWN_FLAGS, _DESCRIPTOR_BYTES = 5, 9, 10
 _EXTENSION, _DESCRIPTOR = ord("!"), ord(",")
 # Blocks that are looked at in a step: what a step costs has a bound, too.
@@ -197,14 +197,14 @@ def first_frame(encoded: tf.Tensor) -> tf.Tensor:
     """
     end = tf.strings.length(encoded)
     # A header and a descriptor can be read from any position up to the end.
-    room = tf.constant(bytes(_HEADER_BYTES + _DESCRIPTOR_BYTES))
+    room = tf.constant(bytes(_GIF_HEADER_BYTES + _DESCRIPTOR_BYTES))
     encoded = tf.strings.join([encoded, room])
     octets = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int32)
 
     def part(start, stop):
         return tf.strings.substr(encoded, start, stop - start)
 
-    colours = tf.minimum(_HEADER_BYTES + _table_bytes(octets[_FLAGS]), end)
+    colours = tf.minimum(_GIF_HEADER_BYTES + _table_bytes(octets[_FLAGS]), end)
     at = _skip_extensions(octets, colours, end)
     # Behind the descriptor its own colours, a byte of code size, the pixels.
     own = at + _DESCRIPTOR_BYTES + _table_bytes(octets[at + _OWN_FLAGS])
@@ -215,7 +215,7 @@ def first_frame(encoded: tf.Tensor) -> tf.Tensor:
         [
             part(0, _SCREEN_SIZE),
             part(size_at, size_at + 4),
-            part(_FLAGS, tf.maximum(colours, _HEADER_BYTES)),
+            part(_FLAGS, tf.maximum(colours, _GIF_HEADER_BYTES)),
             part(at, tf.where(is_frame, stop, at)),
             tf.constant(b";"),
         ]

@@ -13,7 +13,8 @@ IDS = (3, 18, 90)
 
 
 def write(path, images):
-    coco_json.write(path, images, IDS)
+    found = ((image.source_id, image.shares) for image in images)
+    coco_json.write(path, found, IDS)
     return json.loads(path.read_text())
 
 
@@ -86,6 +87,8 @@ GOOD = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 0.5}
     [
         ("no json", "cannot be read"),
         ('{"images": []}', "expected a list"),
+        ("3", "cannot be read"),
+        ('{"class_names": [], "images": [{"file": "a"}]}', "is no file of det"),
         (
             json.dumps([GOOD, {**GOOD, "bbox": [1, 2, 3]}]),
             "detection 1 is none",
@@ -107,3 +110,19 @@ def test_what_is_no_such_file_is_refused(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as caught:
         coco_json.read(path, IDS)
     assert str(path) in str(caught.value)
+
+
+def test_the_per_image_json_of_detect_is_read(tmp_path):
+    path = tmp_path / "detections.json"
+    entry = {"class": 2, "name": "dog", "score": 0.5, "box": [0, 0.1, 0.5, 1]}
+    image = {"file": "in/a.jpg", "detections": [entry]}
+    content = {"class_names": ["cat", "dog"], "images": [image]}
+    path.write_text(json.dumps(content))
+    assert coco_json.class_names(path) == ("cat", "dog")
+    (name, stored), *others = coco_json.read(path).items()
+    assert name == "a" and not others
+    found = coco_json.shares(stored, 40, 80)
+    np.testing.assert_array_equal(found.boxes, [[0, 0.1, 0.5, 1]])
+    np.testing.assert_array_equal(found.pixel_boxes, [[0, 8, 20, 80]])
+    assert found.classes.tolist() == [2] and found.scores.tolist() == [0.5]
+    assert len(coco_json.shares(None, 40, 80)) == 0

@@ -14,7 +14,7 @@ from ssd_tf.detect import formats
 def test_coco_reads_its_results(tmp_path, capsys):
     formats.write_coco(tmp_path, iter(RESULTS), NAMES, 0.5)
     truth = COCO(tmp_path / "coco_images.json")
-    found = truth.loadRes(str(tmp_path / "coco_results.json"))
+    found = truth.loadRes(str(tmp_path / "detections.json"))
     capsys.readouterr()
     assert [each["name"] for each in found.dataset["categories"]] == [
         *(*NAMES, "3")
@@ -85,7 +85,7 @@ def test_coco_evaluates_its_results(tmp_path, capsys, source_ids, ids):
     ]
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     truth = COCO(tmp_path / "truth.json")
-    found = truth.loadRes(str(tmp_path / "coco_results.json"))
+    found = truth.loadRes(str(tmp_path / "detections.json"))
     evaluation = COCOeval(truth, found, "bbox")
     evaluation.evaluate()
     evaluation.accumulate()

@@ -7,7 +7,6 @@ import signal
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from detected import by_brightness, ramp, read_video, run, write_video
 from hostile_images import bomb
 from PIL import Image
@@ -86,7 +85,7 @@ def command(model, source, output_dir, *others):
 
 
 def read(folder):
-    return json.loads((folder / "detections.json").read_text("utf-8"))
+    return json.loads((folder / "detections_by_image.json").read_text("utf-8"))
 
 
 def detections(folder):
@@ -104,7 +103,7 @@ def test_the_command_draws_writes_and_counts(
     assert "not readable: " in output and "c.jpg" in output
     assert "on 2 images (1 not readable)" in output
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("a.jpg", "b.JPG", "detections.json")
+        *("a.jpg", "b.JPG", "detections_by_image.json")
     }
     result = read(tmp_path)
     assert tuple(result["class_names"]) == trained.settings.class_names
@@ -134,8 +133,8 @@ def test_everything_at_once(trained, train_dir, folder, tmp_path):
     assert "on 18 images (1 not readable)" in output
     assert "frames/s" in output
     assert {path.name for path in out.iterdir()} >= {
-        *("a.jpg", "clip.avi.mp4", "crops", "voc", "detections.json"),
-        *("detections.csv", "coco_results.json", "coco_images.json"),
+        *("a.jpg", "clip.avi.mp4", "crops", "voc", "detections_by_image.json"),
+        *("detections.csv", "detections.json", "coco_images.json"),
     }
     result = read(out)
     rows = (out / "detections.csv").read_text().splitlines()[1:]
@@ -163,7 +162,7 @@ def by_input(trained, model, tmp_path_factory):
         (root / name).mkdir()
     for path in paths:
         (root / "folder" / path.name).write_bytes(path.read_bytes())
-        pixels = tf.io.decode_jpeg(path.read_bytes()).numpy()
+        pixels = preprocessing.decode(path.read_bytes()).numpy()
         image = Image.fromarray(pixels)
         image.save(root / "lossless" / f"{path.stem}.png")
         image.save(root / "bitmaps" / f"{path.stem}.bmp")
@@ -263,7 +262,7 @@ def test_every_form_of_a_model_detects_the_same(
     model, forms, pictures, tmp_path, kind
 ):
     other = detectors.load_detector(forms[kind])
-    names = other.class_names
+    names = other.names
     assert names == (model.class_names if kind == "SavedModel" else None)
     (tmp_path / "a.jpg").write_bytes(pictures[0])
     write_video(tmp_path / "b.avi", ramp(3))
@@ -302,7 +301,7 @@ def test_an_export_refuses_images_that_are_too_large_for_it(forms):
 
 
 def test_arrays_have_the_names_that_all_have(model):
-    found = model.predict([model.prepare(ramp(1)[0], None)])
+    found = model.predict({"image": model.prepare(ramp(1)[0], None)[None]})
     assert {*found} == {*runtimes.NAMES}
 
 
@@ -317,7 +316,10 @@ def test_arrays_have_the_names_that_all_have(model):
             ["--input={data}", "--dataset_split_name=val"],
             "no split 'val'; splits there: test, train",
         ),
-        (["--input={folder}", "--formats=json,xml"], "--formats=xml: expected"),
+        (
+            ["--input={folder}", "--formats=json,xml"],
+            "--formats=json,xml: expected",
+        ),
         (["--input={folder}", "--labels=names.txt"], "has its own"),
         (["--input={folder}/c.jpg"], "no readable image in it"),
         (["--input={folder}", "--batch_size=0"], "batch_size"),
@@ -389,8 +391,8 @@ def test_a_bomb_is_told_of(trained, folder, tmp_path):
         start(*command(trained.train_dir, tmp_path, tmp_path / "out"))
     )
     assert (
-        "bomb.png: 20000 x 20000 are more than 64 million pixels; see "
-        "--max_image_megapixels"
+        "bomb.png: 20000 x 20000 are more than 64 million pixels, the limit "
+        "(max_image_megapixels)"
     ) in output
     assert "on 1 images (1 not readable)" in output
 
@@ -404,11 +406,11 @@ def test_an_interrupted_video_keeps_what_was_detected(trained, tmp_path):
     def is_under_way():
         return any(
             path.stat().st_size > 20_000
-            for path in out.glob(".detections.json.*.tmp")
+            for path in out.glob(".detections_by_image.json.*.tmp")
         )
 
     wait_until(is_under_way, process)
-    assert not (out / "detections.json").exists()
+    assert not (out / "detections_by_image.json").exists()
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 1
@@ -420,5 +422,5 @@ def test_an_interrupted_video_keeps_what_was_detected(trained, tmp_path):
     assert [entry["frame"] for entry in entries] == list(range(count))
     assert len(read_video(out / "long.avi.mp4")[0]) == count
     assert {path.name for path in out.iterdir()} == {
-        *("detections.json", "detections.csv", "long.avi.mp4")
+        *("detections_by_image.json", "detections.csv", "long.avi.mp4")
     }

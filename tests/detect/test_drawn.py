@@ -55,11 +55,11 @@ def test_a_video_that_cannot_be_drawn_ends_nothing_else(tmp_path, monkeypatch):
     assert failed.file == str(tmp_path / "a.avi")
     assert "not drawn: " in failed.reason
     assert "--nosave_pictures" in failed.reason
-    told = json.loads((out / "detections.json").read_text())
+    told = json.loads((out / "detections_by_image.json").read_text())
     assert len(told["images"]) == 26
     assert len(read_video(out / "b.avi.mp4")[0]) == 6
     assert {path.name for path in out.iterdir()} == {
-        *("b.avi.mp4", "detections.json", "detections.csv")
+        *("b.avi.mp4", "detections_by_image.json", "detections.csv")
     }
 
 

@@ -31,7 +31,9 @@ def write(name, folder, results=RESULTS, min_score=0.5):
 
 def test_json_has_everything(tmp_path):
     write("json", tmp_path)
-    found = json.loads((tmp_path / "detections.json").read_text("utf-8"))
+    found = json.loads(
+        (tmp_path / "detections_by_image.json").read_text("utf-8")
+    )
     assert found["class_names"] == list(NAMES)
     first, empty, last = found["images"]
     assert (first["height"], first["width"]) == (40, 60)
@@ -50,7 +52,7 @@ def test_json_has_everything(tmp_path):
 
 def test_json_of_nothing_is_json(tmp_path):
     write("json", tmp_path, [])
-    assert json.loads((tmp_path / "detections.json").read_text()) == {
+    assert json.loads((tmp_path / "detections_by_image.json").read_text()) == {
         "class_names": list(NAMES),
         "images": [],
     }
@@ -225,10 +227,10 @@ def test_every_format_of_a_run_agrees(tmp_path, pictures):
         min_score=0.0,
         pictures=False,
     )
-    told = json.loads((out / "detections.json").read_text())["images"]
+    told = json.loads((out / "detections_by_image.json").read_text())["images"]
     with (out / "detections.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    coco = json.loads((out / "coco_results.json").read_text())
+    coco = json.loads((out / "detections.json").read_text())
     images = json.loads((out / "coco_images.json").read_text())["images"]
     file_of = {each["id"]: each["file_name"] for each in images}
     trees = list(voc.read([out / "voc"], "detected"))

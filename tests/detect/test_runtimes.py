@@ -7,9 +7,9 @@ from onnx_detector import onnx_file
 from processes import SUPPORT, finish, start
 
 from ssd_tf.command import UserError
-from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.detect import detectors, runtimes
 from ssd_tf.detect.runtimes import Quantization
+from ssd_tf.evaluation.run import checked
 
 PIXELS = np.array([0, 50, 128, 200, 255], np.float32)
 
@@ -123,20 +123,11 @@ def test_onnx_inputs_that_do_not_fit(tmp_path, options, message):
 
 def test_more_classes_than_the_data_has(tmp_path, tflite):
     of_onnx = onnx_file(tmp_path / "model.onnx", [1, 8, 8, 3])
-    batch = {"image": _Tensor(np.zeros((1, 8, 8, 3), np.float32))}
+    batch = {"image": np.zeros((1, 8, 8, 3), np.float32)}
     for path in (of_onnx, tflite / "fits.tflite"):
-        few, enough = (
-            detectors.load_detector(path, DetectionParams(), ids, "data/pets")
-            for ids in (range(1, 5), range(1, 6))
-        )
-        assert enough.predict(batch).detection_classes.tolist() == [[5]]
+        detector = detectors.load_detector(path)
+        enough = checked(detector, "data/pets", 5)(batch)
+        assert enough["detection_classes"].tolist() == [[5]]
         message = f"{path}: has found class 5, but data/pets has 4 classes"
         with pytest.raises(UserError, match=message):
-            few.predict(batch)
-
-
-class _Tensor:
-    """As much of a tensor as is asked of one."""
-
-    def __init__(self, values):
-        self.numpy = lambda: values
+            checked(detector, "data/pets", 4)(batch)

@@ -1,5 +1,6 @@
 """Videos and cameras, in and out."""
 
+import dataclasses
 import itertools
 import json
 import tracemalloc
@@ -24,7 +25,9 @@ cv2 = pytest.importorskip("cv2")
 
 
 def entries(folder):
-    return json.loads((folder / "detections.json").read_text())["images"]
+    return json.loads((folder / "detections_by_image.json").read_text())[
+        "images"
+    ]
 
 
 @pytest.mark.parametrize("codec", ["MJPG", "FFV1", "mp4v"])
@@ -100,7 +103,7 @@ def test_videos_and_pictures_do_not_mix(tmp_path, pictures):
         *[str(tmp_path / "c.avi")] * 7,
     ]
     assert {path.name for path in out.iterdir()} == {
-        *("a.avi.mp4", "b.jpg", "c.avi.mp4", "detections.json")
+        *("a.avi.mp4", "b.jpg", "c.avi.mp4", "detections_by_image.json")
     }
 
 
@@ -240,7 +243,7 @@ def test_a_detector_that_fails_leaves_nothing_half_written(tmp_path):
     out = tmp_path / "out"
     with pytest.raises(ZeroDivisionError):
         run(
-            model._replace(predict=predict),
+            dataclasses.replace(model, predict=predict),
             [tmp_path / "a.avi"],
             out,
             formats=["json", "csv", "coco"],

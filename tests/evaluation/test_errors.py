@@ -4,6 +4,7 @@ import evaluated
 import numpy as np
 import pytest
 
+from ssd_tf.detect.results import Detections
 from ssd_tf.evaluation.metrics import errors, inputs
 from ssd_tf.evaluation.metrics.outcomes import area_under, precision_recall
 from ssd_tf.evaluation.metrics.voc import VOCMetric
@@ -162,8 +163,8 @@ def mended(image, kind):
     """The image as it were without mistakes of a kind, box by box."""
     mistakes = errors.find(image.found, image.truth)
     rows, done = [], set()
-    columns = zip(*image.found, mistakes.kind, mistakes.target, strict=True)
-    for box, score, label, what, target in columns:
+    columns = zip(image.found, mistakes.kind, mistakes.target, strict=True)
+    for (box, score, label, _), what, target in columns:
         if what != kind:
             rows.append((box, score, label))
         elif target >= 0 and not mistakes.found[target] | (target in done):
@@ -172,7 +173,7 @@ def mended(image, kind):
             truth = image.truth
             rows.append((truth.boxes[target], score, truth.labels[target]))
     boxes, scores, labels = ([row[k] for row in rows] for k in range(3))
-    found = inputs.Detections(
+    found = Detections(
         np.reshape(boxes, (-1, 4)), np.array(scores), np.array(labels, int)
     )
     return image._replace(found=found)

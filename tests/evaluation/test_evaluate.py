@@ -38,7 +38,8 @@ class TellsTheTruth:
 
     def detect(self, images, options):
         dtypes = (tf.float32, tf.float32, tf.int32, tf.int32)
-        return tf.py_function(self._next, [], dtypes)
+        found = tf.py_function(self._next, [], dtypes)
+        return DetectedBatch(*found)
 
 
 def evaluate_truth(trained, batch_size, wrong=False):

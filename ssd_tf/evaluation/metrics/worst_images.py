@@ -48,7 +48,7 @@ def judge(
     """
     found = image.found
     kept = np.flatnonzero(found.scores >= thresholds[found.classes])
-    confident = type(found)(*(column[kept] for column in found))
+    confident = found[kept]
     mistakes = errors.find(confident, image.truth, iou_threshold)
     missed = ~image.truth.ignored & ~mistakes.found
     right = int(mistakes.found.sum())

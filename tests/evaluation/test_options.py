@@ -1,19 +1,20 @@
-"""The flags of an evaluation: what they mean together, and what is none."""
-
-import math
+"""The options of an evaluation, and their meaning together."""
 
 import pytest
 from absl import flags
 
+import eval_ssd
 from ssd_tf.command import UserError
-from ssd_tf.evaluation import flags as eval_flags
+from ssd_tf.command.flags import define, read
+from ssd_tf.config.evaluation import EvalOptions
+from ssd_tf.evaluation.run import results_folder
 
 
 def parse(*arguments):
     values = flags.FlagValues()
-    eval_flags.define(values)
-    values(eval_flags.joined_compare(["eval_ssd.py", *arguments]))
-    return values
+    define(EvalOptions, values)
+    values(eval_ssd.joined_compare(["eval_ssd.py", *arguments]))
+    return read(EvalOptions, values)
 
 
 @pytest.mark.parametrize(
@@ -25,18 +26,18 @@ def parse(*arguments):
     ],
 )
 def test_two_files_to_compare_whatever_their_names(paths):
-    assert parse("--compare", *paths).compare == list(paths)
-    assert parse("--compare", *paths, "--seed=3").seed == 3
+    assert parse("--compare", *paths).compare == paths
+    assert parse("--compare", *paths, "--seed=3").metrics.seed == 3
 
 
 def test_one_file_is_too_few():
-    assert parse("--compare", "a.json").compare == ["a.json"]
+    assert parse("--compare", "a.json").compare == ("a.json",)
 
 
 @pytest.mark.parametrize("value", ["nan", "NaN"])
-def test_a_threshold_that_is_no_number(value):
+def test_a_threshold_that_is_not_finite(value):
     with pytest.raises(UserError, match="--matching_threshold=nan: expected"):
-        eval_flags.read(parse(f"--matching_threshold={value}"))
+        parse(f"--matching_threshold={value}")
 
 
 def test_a_seed_counts_from_zero():
@@ -48,10 +49,10 @@ def test_every_checkpoint_that_is_named_has_a_folder(tmp_path):
     for name in ("ckpt-7", "ckpt-8"):
         (tmp_path / f"{name}.index").touch()
     seven, eight = (str(tmp_path / f"ckpt-{k}") for k in (7, 8))
-    flag_values = parse("--dataset_split_name=val")
+    options = parse("--dataset_split_name=val")
 
-    def where(asked, evaluated, values=flag_values):
-        found = eval_flags.eval_dir(values, asked, evaluated)
+    def where(asked, evaluated, options=options):
+        found = results_folder(options, asked, evaluated)
         return str(found.relative_to(tmp_path))
 
     assert where(str(tmp_path), eight) == "eval_val"
@@ -65,11 +66,11 @@ def test_every_checkpoint_that_is_named_has_a_folder(tmp_path):
 
 
 def test_thresholds():
-    params = eval_flags.read(
-        parse("--matching_threshold=0.6", "--coco_iou_thresholds=0.3,0.5")
-    )
-    assert params.matching_threshold == 0.6
-    assert params.iou_thresholds == (0.3, 0.5)
+    metrics = parse(
+        "--matching_threshold=0.6", "--coco_iou_thresholds=0.3,0.5"
+    ).metrics
+    assert metrics.matching_threshold == 0.6
+    assert metrics.iou_thresholds == (0.3, 0.5)
     with pytest.raises(UserError, match="expected rising overlaps"):
-        eval_flags.read(parse("--coco_iou_thresholds=nan"))
-    assert math.isfinite(eval_flags.read(parse()).matching_threshold)
+        parse("--coco_iou_thresholds=nan")
+    assert parse().metrics.matching_threshold == 0.5
