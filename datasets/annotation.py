@@ -51,7 +51,7 @@ class Problem:
 
     @property
     def is_error(self) -> bool:
-        """Whether `--on_error=fail` stops here; notes never do."""
+        """True if `--on_error=fail` stops here; notes never do."""
         return self.kind not in NOTES
 
     def __str__(self) -> str:

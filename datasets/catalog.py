@@ -1,4 +1,4 @@
-"""What lies in a folder of converted data: shards, class names, manifest.
+"""The files of a folder of converted data: shards, class names, manifest.
 
     train-00000-of-00002.tfrecord ...   the records
     labels.txt, label_map.pbtxt         the class names
@@ -47,13 +47,13 @@ def shard_names(split: str, count: int) -> list[str]:
 
 
 def is_shard_of(name: str, split: str) -> bool:
-    """Whether a file name is one that `shard_names` gives for the split."""
+    """Returns whether `shard_names` gives this file name for the split."""
     pattern = re.escape(split) + r"-\d{5}-of-\d{5}\.tfrecord"
     return re.fullmatch(pattern, name) is not None
 
 
 def read_manifest(dataset_dir: str | pathlib.Path) -> dict:
-    """What the conversion wrote into `manifest.json`.
+    """Reads `manifest.json` of a conversion.
 
     Raises:
       UserError: there is none, or it is not one of ours.

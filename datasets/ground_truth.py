@@ -1,4 +1,4 @@
-"""What a detector is evaluated on: records, a VOC tree, or COCO's JSON.
+"""Ground truth of an evaluation: records, a VOC tree, or COCO's JSON.
 
 All three become the same stream of parsed records, see
 `records.parse_example`, so that whoever evaluates need not ask.

@@ -100,7 +100,7 @@ def usable(
 
 
 def _stamp(path):
-    """What changes with a file; None where there is none."""
+    """Returns size and time of a file, which change with it, or None."""
     try:
         status = path.stat()
     except OSError:
@@ -162,7 +162,7 @@ def _examine(shard: catalog.Shard, deep: bool) -> tuple[int, str | None]:
 
 
 def _walk(path: pathlib.Path, size: int) -> tuple[list[int], str | None]:
-    """Where the whole records begin, and what is wrong behind them.
+    """Finds the whole records, and the damage behind them.
 
     Reads the lengths alone: a few microseconds a record.
     """
@@ -187,7 +187,7 @@ def _walk(path: pathlib.Path, size: int) -> tuple[list[int], str | None]:
 
 
 def _count_readable(path: pathlib.Path, records: int) -> int:
-    """How many of the first `records` records have whole data."""
+    """Counts the whole ones among the first `records` records."""
     readable = 0
     with contextlib.suppress(tf.errors.OpError):
         for _ in tf.data.TFRecordDataset(str(path)).take(records):

@@ -177,7 +177,7 @@ def _read_split(reader, roots, split):
 
 
 def _earlier_manifest(output_dir, without):
-    """What the folder holds besides the splits that are to be converted."""
+    """Returns the manifest without the splits that are to be converted."""
     if not (output_dir / catalog.MANIFEST).is_file():
         return {"format_version": FORMAT_VERSION, "classes": [], "splits": {}}
     manifest = catalog.read_manifest(output_dir)

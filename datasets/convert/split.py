@@ -158,7 +158,7 @@ class Tally:
         )
 
     def problem_counts(self, errors: bool | None = None) -> dict[str, int]:
-        """How many of each kind; of errors or notes only, if asked."""
+        """Counts the problems of each kind; of errors or notes only, if asked."""
         kinds = collections.Counter(
             problem.kind
             for problem in self._problems

@@ -228,7 +228,7 @@ def _flag(row, field):
 
 
 def _image_path(path, split, image, image_dir):
-    """Where an image is; where it should be, if it is nowhere."""
+    """Returns the path of an image; where it should be, if it is missing."""
     # Whoever does not read images needs no names of files.
     name = str(image.get("file_name", f"image {image['id']} has no file_name"))
     own = path.stem.removeprefix(_PREFIX)

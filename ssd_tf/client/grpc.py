@@ -75,7 +75,7 @@ class GrpcClient:
         self._models = model_service_pb2_grpc.ModelServiceStub(channel)
 
     def prepare(self, images: Sequence[bytes]) -> Callable[[], Any]:
-        """What asks for the detections; see `RestClient.prepare`."""
+        """Returns the call that asks for detections; see `RestClient.prepare`."""
         request = predict_pb2.PredictRequest(output_filter=OUTPUTS)
         self._name(request).signature_name = self._asked.signature_name
         request.inputs[INPUT].CopyFrom(

@@ -182,7 +182,7 @@ class RestClient:
             self._path += f"/versions/{asked.version}"
 
     def prepare(self, images: Sequence[bytes]) -> Callable[[], Any]:
-        """What asks for the detections on encoded images, at least one.
+        """Returns the call that asks for detections on encoded images.
 
         It may be called more than once, and in any thread; see `predict`.
         """
@@ -243,7 +243,7 @@ class RestClient:
         body: bytes | None = None,
         seconds: float | None = None,
     ) -> Any:
-        """What is read from the JSON of an answer."""
+        """Asks and reads the JSON of the answer."""
 
         def ask(deadline: float) -> Any:
             answer = _answer(self._server, deadline, request, self._asked)
@@ -268,7 +268,7 @@ def _answer(server, deadline, request, asked) -> Answer:
 
 
 def _content(answer: Answer, read, asked: Asked) -> Any:
-    """What is read from good JSON."""
+    """Reads the JSON of a good answer."""
     status = answer.status
     text = answer.content.decode(errors="replace")
     try:

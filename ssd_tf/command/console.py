@@ -1,4 +1,4 @@
-"""What commands print: lines, tables and progress."""
+"""Lines, tables and progress bars that commands print."""
 
 import contextlib
 import sys

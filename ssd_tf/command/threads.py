@@ -20,7 +20,7 @@ _BEHIND = 4
 
 
 class AbortedError(Exception):
-    """What was fed item by item has failed before its end."""
+    """Raised in a consumer whose producer has failed."""
 
 
 def prefetch(items: Iterable[Item], ahead: int) -> Iterator[Item]:

@@ -1,5 +1,5 @@
-"""What --input means: images, videos, cameras and TFRecord files, and the
-names under which their results are written.
+"""Finds images, videos, cameras and TFRecord files by the parts of --input,
+and names their results.
 
 Nothing here opens a picture.
 """
@@ -48,7 +48,7 @@ class Video(NamedTuple):
 
     @property
     def file(self) -> str:
-        """What it is called in results."""
+        """Its name in results."""
         return shown(self.path) if self.path else f"webcam:{self.camera}"
 
 
@@ -100,7 +100,7 @@ def split_list(text: str) -> list[str]:
 def find(
     values: Sequence[str], split: str | None, naming: Naming
 ) -> list[Source]:
-    """What the parts of --input mean, in their order, each file once.
+    """Finds the sources that the parts of --input name, each file once.
 
     Args:
       values: image, video or TFRecord files, folders of them (not searched

@@ -232,7 +232,7 @@ def load_openvino(path: str | os.PathLike) -> Runtime:
 
 
 class Quantization(NamedTuple):
-    """What an integer q stands for: (q - zero) * scale."""
+    """Meaning of an integer q: (q - zero) * scale."""
 
     scale: float = 0.0  # 0: for itself
     zero: int = 0
@@ -267,7 +267,7 @@ def from_pixels(
 
 
 def _means_pixels(quantization, bounds):
-    """Whether integers stand for 0..255, or what calibration saw of it."""
+    """Returns True if integers stand for 0..255, or the part calibrated."""
     scale, zero = quantization
     least, most = (bounds.min - zero) * scale, (bounds.max - zero) * scale
     # 16 bits are symmetric about 0, whatever is seen. Half of 255 is dark.
@@ -275,7 +275,7 @@ def _means_pixels(quantization, bounds):
 
 
 def dequantized(values: np.ndarray, quantization: Quantization) -> np.ndarray:
-    """What the numbers of an output stand for."""
+    """Returns the values that the numbers of an output stand for."""
     scale, zero = quantization
     return (values.astype(np.float32) - zero) * scale if scale else values
 

@@ -84,7 +84,7 @@ def opened(
 
 
 def stated_frames(capture: "cv2.VideoCapture") -> int | None:
-    """How many frames a file says it has; None where it does not."""
+    """Returns the number of frames that a file states, or None."""
     count = capture.get(import_cv2().CAP_PROP_FRAME_COUNT)
     return int(count) if 0 < count < 2**31 else None
 

@@ -35,7 +35,7 @@ def analyse(
     num_samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Where a detector fails, for metrics.json.
+    """Analyses the mistakes of a detector, for metrics.json.
 
     Args:
       images, judged: of `evaluate.collect` and `evaluate.measure`.
@@ -136,7 +136,7 @@ def rank(
 def of_boxes(
     boxes: np.ndarray, anchors: np.ndarray, match_threshold: float = 0.5
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the anchors do for the boxes of one image.
+    """Computes which boxes of one image the anchors reach.
 
     Args:
       boxes: float [M, 4], corners.

@@ -1,4 +1,4 @@
-"""Encoded images of strangers, decoded within the exported graph.
+"""Decodes untrusted encoded images inside the exported graph.
 
 An image says in its header how large it is. One that would need more memory
 than a server has is refused before it is decoded.
@@ -18,7 +18,7 @@ _RIFF, _WEBP = b"RIFF", b"WEBP"
 
 
 class Decoding(NamedTuple):
-    """What an export does with encoded images."""
+    """Treatment of encoded images in an export."""
 
     # Height times width; an RGB image of 64 million has 192 MB.
     max_pixels: int = 1 << 26
@@ -110,7 +110,7 @@ def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
 
 
 def _checks(size, max_pixels):
-    """What has to hold before anything is decoded, as operations."""
+    """Returns the assertions that hold before anything is decoded."""
     is_known = tf.debugging.Assert(
         tf.reduce_all(size > 0),
         [

@@ -302,7 +302,7 @@ def verify_all(
 
 
 def _is_of(subject: ExportedFile, weights: str) -> bool:
-    """Whether a file states these weights, or none; others are named."""
+    """Returns whether a file states these weights, or none; names others."""
     stated = formats.described(subject.path)
     if stated.get("weights_sha256", weights) == weights:
         return True

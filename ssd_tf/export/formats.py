@@ -37,7 +37,7 @@ def check_installed(names: Iterable[str]) -> None:
 def file_of(
     export_dir: str | os.PathLike, name: str, raw_heads: bool = False
 ) -> pathlib.Path:
-    """Where a format's file is: model.onnx, model_int8.tflite ..."""
+    """Returns the path of a format's file: model.onnx, model_int8.tflite ..."""
     if name == ONNX:
         return pathlib.Path(export_dir) / "model.onnx"
     precision = name.removeprefix("tflite")
@@ -122,7 +122,7 @@ def of_file(
     options: DetectionParams,
     raw_heads: bool = False,
 ) -> list[ExportedFile]:
-    """What a file is run by.
+    """Returns the runs of a file, one per runtime.
 
     Args:
       name: of its format.
@@ -148,7 +148,7 @@ def find(
     options: DetectionParams,
     version: int | None = None,
 ) -> list[ExportedFile]:
-    """What runs all that exports have left in their folder.
+    """Finds all exported files of a folder, one entry per runtime.
 
     Args:
       export_dir, version: see `files_of`.

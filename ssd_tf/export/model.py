@@ -17,7 +17,7 @@ _METRICS_OF = ("num_images", "split", "dataset_dir", "ground_truth_sha256")
 
 
 class Model(NamedTuple):
-    """What is exported."""
+    """A net to be exported."""
 
     net: SSDNet  # with its weights
     class_names: tuple[str, ...]  # without the background
@@ -96,7 +96,7 @@ def fingerprint(net: SSDNet) -> str:
 
 
 def describe(model: Model, options: DetectionParams) -> dict[str, Any]:
-    """What is true of the model in every format.
+    """Describes the model, the same for every format.
 
     Args:
       model: that is exported.

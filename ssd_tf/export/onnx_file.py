@@ -145,7 +145,7 @@ def _name_axes(converted):
 
 
 def _describe(converted, model, options):
-    """What a file on its own should tell of itself."""
+    """Adds class names and model.json to the file's metadata."""
     converted.producer_name = "ssd_tf"
     onnx.helper.set_model_props(
         converted,

@@ -131,7 +131,7 @@ def run_in_process(
 
 
 def _reason(said):
-    """What the exception of a process was called, and its first line."""
+    """Returns the name and first line of a process's exception."""
     told = said.rpartition("\nTraceback ")[2].splitlines()
     raised = [
         line for line in told if re.match(r"[\w.]+(Error|Exception)", line)
@@ -142,7 +142,7 @@ def _reason(said):
 
 
 def main(runtime: str, path: str, images: str, found: str, batch: str) -> None:
-    """What the process does."""
+    """Runs a file on images, in the process of its own."""
     with np.load(images) as arrays:
         pixels = arrays["pixels"]
         encoded = [

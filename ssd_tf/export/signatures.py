@@ -171,7 +171,7 @@ def _image_of(example):
 
 
 def _tfod_outputs(net, images, options) -> Outputs:
-    """What exporter_lib_v2 of TF Object Detection API gives, all float32.
+    """Returns the outputs of TF Object Detection API's exporter_lib_v2.
 
     Args:
       images: whitened, float32 `[B, H, W, 3]`.

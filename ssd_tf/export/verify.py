@@ -1,4 +1,4 @@
-"""Whether exported files give what the net gives, and how fast.
+"""Compares exported files with the net, in results and in speed.
 
 The same images go through the Keras net and through every file, each in a
 fresh process with its own runtime; detections are paired and compared.
@@ -29,7 +29,7 @@ VERIFY_FILE = "verify.json"
 
 
 class Tolerance(NamedTuple):
-    """What a format may lose."""
+    """Largest accepted differences of a format."""
 
     score: float  # largest difference of a pair's scores
     box: float  # largest difference of a pair's coordinates, shares
@@ -183,7 +183,7 @@ def _number(value):
 
 
 def failures(entry: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
-    """What of an entry is beyond tolerance, in words.
+    """Describes the figures of an entry that are beyond tolerance.
 
     Where nothing was found nothing could be compared. Annotated images are
     those of a model's user, on which that is a failure.
@@ -251,7 +251,7 @@ def print_table(
 
 
 def notes(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the figures of `verify` do not tell, in words."""
+    """Describes what the figures of `verify` do not tell."""
     found = []
     if any(entry.get("compared") == 0 for entry in entries):
         found.append(
@@ -289,7 +289,7 @@ _SAME = 1e-3
 
 
 class Alike(NamedTuple):
-    """What a comparison says."""
+    """Figures of a comparison."""
 
     score: float  # largest difference of the scores of a pair
     box: float  # largest difference of the coordinates of a pair

@@ -1,4 +1,4 @@
-"""How far a mean average precision may be chance: resampled images.
+"""Confidence intervals of mean average precisions, by resampled images.
 
 The images are drawn again with replacement, as many as there are, and the
 metrics computed anew (Efron, 1979; the percentile interval). What is drawn is
@@ -38,7 +38,7 @@ class Interval(NamedTuple):
 
 
 def draws(num_images: int, num_samples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each image is in each sample, some samples at a time.
+    """Yields how often each image is in each sample, in parts.
 
     The first of all samples is the images as they are. However many come at a
     time, the draws are those of the seed.
@@ -176,7 +176,7 @@ def compare(
     num_samples: int,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """What the second model is better by, on the same draws of the images."""
+    """Compares two models on the same draws of the images."""
     firsts, seconds = (
         _with_all(judged, num_images, num_samples, seed)
         for judged in (first, second)

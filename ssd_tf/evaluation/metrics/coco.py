@@ -46,7 +46,7 @@ SIZES = {
 
 
 class ClassBoxes(NamedTuple):
-    """What one class has over all images; boxes are x, y, w, h in pixels."""
+    """Boxes of one class in all images: x, y, w, h in pixels."""
 
     num_images: int
     gt_images: np.ndarray  # int [m], rising

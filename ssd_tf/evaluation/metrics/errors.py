@@ -1,4 +1,4 @@
-"""What a detector does wrong, and what each kind of mistake costs.
+"""Kinds of a detector's mistakes, and the cost of each kind.
 
 The kinds and their order are TIDE's (Bolya et al., 2020, arXiv 2008.08115,
 section 2.2): a wrong detection overlaps
@@ -92,7 +92,7 @@ def costs(
     class_names: Sequence[str],
     iou_threshold: float = 0.5,
 ) -> dict[str, dict[str, float | int | dict[str, int]]]:
-    """How often each kind of mistake happens and what it costs.
+    """Counts each kind of mistake and computes its cost.
 
     Args:
       images: of a whole data set.
