@@ -40,7 +40,7 @@ class Shard:
 
 
 def shard_names(split: str, count: int) -> list[str]:
-    """File names of the shards of a split, in order."""
+    """Returns file names of the shards of a split, in order."""
     return [
         f"{split}-{index:05d}-of-{count:05d}.tfrecord" for index in range(count)
     ]
@@ -94,7 +94,8 @@ def class_names(dataset_dir: str | pathlib.Path) -> list[str]:
 
 
 def list_shards(dataset_dir: str | pathlib.Path, split: str) -> list[Shard]:
-    """The files of a split, in order; `ssd_tf.datasets.shards` checks them.
+    """Returns the files of a split, in order; `ssd_tf.datasets.shards` checks
+    them.
 
     Args:
       dataset_dir: a folder with converted data, ours or another tool's.

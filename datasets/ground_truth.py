@@ -191,7 +191,7 @@ def _of_coco(path, split, image_dir, class_names):
 
 
 def _listed(names):
-    """Names for a message, not all of many."""
+    """Returns names for a message, not all of many."""
     more = ", ..." if len(names) > _MAX_LISTED else ""
     return ", ".join(names[:_MAX_LISTED]) + more or "none"
 

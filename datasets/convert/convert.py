@@ -190,7 +190,8 @@ def _earlier_manifest(output_dir, without):
 
 
 def _choose_class_names(found, given, earlier):
-    """The names asked for, or those of earlier splits, or all there are."""
+    """Returns the names asked for, or those of earlier splits, or all there
+    are."""
     present = {
         name
         for items in found.values()

@@ -198,7 +198,7 @@ class RestClient:
         )
 
     def predict(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
-        """Detections on encoded images, at least one.
+        """Returns detections on encoded images, at least one.
 
         Returns:
           `detection_boxes` float32 `[B, K, 4]`, `detection_scores` float32
@@ -211,7 +211,7 @@ class RestClient:
         return self.prepare(images)()
 
     def states(self, seconds: float | None = None) -> dict[str, str]:
-        """Number of each version -> its state, such as LOADING.
+        """Returns the state of each version, such as LOADING.
 
         Args:
           seconds: to wait for the answer; None: as for every request.
@@ -219,7 +219,7 @@ class RestClient:
         return self._ask(_states, "GET", seconds=seconds)
 
     def signatures(self) -> dict[str, Signature]:
-        """Signatures by their names."""
+        """Returns signatures by their names."""
         return self._ask(_signatures, "GET", "/metadata")
 
     def wait_until_available(self, seconds: float = 0.0) -> None:

@@ -197,7 +197,7 @@ def _read_encoded(names, source, reader):
 
 
 def _of_records(shard: Shard, reader: Reader) -> Iterator[Job]:
-    """The images of a TFRecord file up to where it is damaged."""
+    """Yields the images of a TFRecord file up to where it is damaged."""
     import tensorflow as tf
 
     from ssd_tf.datasets import records

@@ -88,7 +88,9 @@ class _Graph(NamedTuple):
 
 
 def _tflite_graph(path):
-    """The function that detects, by its signature or else its outputs."""
+    """Returns the function that detects, by its signature or else its
+    outputs.
+    """
     litert = command.import_extra("ai_edge_litert.interpreter", "export")
     try:
         # One thread: of several, n, TFLite_Detection_PostProcess leaves out
@@ -121,7 +123,7 @@ def _with_signature(interpreter):
 
 
 def _in_order(interpreter, path):
-    """A file without names has its outputs in the order of the op."""
+    """Returns the graph of a file without names: outputs in the op's order."""
     outputs = interpreter.get_output_details()
     if len(outputs) != len(_POSTPROCESS_ORDER):
         raise UserError(
@@ -196,7 +198,7 @@ def _onnx_session(path, optimised=True):
 
 
 def onnx_metadata(path: str | os.PathLike) -> dict[str, str]:
-    """The custom properties of a .onnx file.
+    """Returns the custom properties of a .onnx file.
 
     Raises:
       UserError: no such file, or no model.
@@ -246,7 +248,7 @@ def from_pixels(
     dtype: np.dtype | type,
     quantization: Quantization = NO_QUANTIZATION,
 ) -> np.ndarray:
-    """Pixels in the type of an input.
+    """Returns pixels in the type of an input.
 
     Args:
       pixels: float32 in 0..255.
@@ -281,7 +283,7 @@ def dequantized(values: np.ndarray, quantization: Quantization) -> np.ndarray:
 
 
 def normalised(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Classes from 1, int32, 0 pads; boxes cut to the image.
+    """Returns classes from 1, int32, 0 pads; boxes cut to the image.
 
     Whole numbers count from 1 as everywhere in this package, floats from 0 as
     the TFLite op gives them, which does not cut boxes either.
@@ -300,7 +302,7 @@ def normalised(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def stack(results: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """One batch of those of single images."""
+    """Returns one batch of those of single images."""
     return {
         name: np.concatenate([result[name] for result in results])
         for name in NAMES
@@ -310,7 +312,7 @@ def stack(results: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def input_size(
     shape: Sequence[int | str | None], path: str | os.PathLike
 ) -> tuple[int, int]:
-    """Height and width, pixels, of an input's shape.
+    """Returns height and width, pixels, of an input's shape.
 
     Args:
       shape: as the file states it: no positive number where it is free.

@@ -101,7 +101,7 @@ def _of_class(outcomes):
 
 
 def thresholds(per_class: dict[str, Any]) -> np.ndarray:
-    """The scores of the best F1, float64 [C] by class number."""
+    """Returns the scores of the best F1, float64 [C] by class number."""
     return np.array(
         [
             DEFAULT_THRESHOLD,
@@ -121,7 +121,7 @@ def rank(
     class_names: Sequence[str],
     matching_threshold: float = 0.5,
 ) -> list[worst_images.Judgement]:
-    """All images, worst first, at the scores of the best F1."""
+    """Returns all images, worst first, at the scores of the best F1."""
     cuts = thresholds(per_class)
     return worst_images.rank(
         [

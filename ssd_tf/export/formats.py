@@ -169,7 +169,7 @@ def find(
 def files_of(
     export_dir: pathlib.Path, version: int | None = None
 ) -> list[tuple[str, pathlib.Path, bool]]:
-    """Formats, paths, and whether they are raw heads, of what there is.
+    """Returns formats, paths, and whether they are raw heads, of what there is.
 
     Args:
       export_dir: folder of the versions.
@@ -209,7 +209,7 @@ def _stated_options(path, default):
 
 
 def described(path: pathlib.Path) -> dict[str, Any]:
-    """model.json of an exported file; {} where it has none.
+    """Returns model.json of an exported file; {} where it has none.
 
     That a damaged file has none is no news: it does not run either.
     """

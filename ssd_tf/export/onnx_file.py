@@ -33,7 +33,7 @@ class ConversionError(Exception):
 def convert(
     model: Model, options: DetectionParams = DetectionParams()
 ) -> onnx.ModelProto:
-    """A net as an ONNX model.
+    """Returns a net as an ONNX model.
 
     Args:
       model: with its weights.

@@ -24,7 +24,8 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 @contextlib.contextmanager
 def staging(export_dir: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder in `export_dir` that is gone afterwards with what is in it."""
+    """Yields a folder in `export_dir` that is gone afterwards with what is in
+    it."""
     export_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=".export.", suffix=".tmp", dir=export_dir

@@ -103,7 +103,7 @@ def verify(
 
 
 def _options(subject, net):
-    """Those of the net that a file's detections are compared with."""
+    """Returns those of the net that a file's detections are compared with."""
     if subject.runtime != runner.LITERT:
         return subject.options
     # Its op has no limit of candidates.
@@ -147,7 +147,7 @@ def _size(path):
 
 
 def _run_file(subject, images, batch_size) -> Found | str:
-    """Detections, or why there are none."""
+    """Returns detections, or why there are none."""
     runtime, path = subject.runtime, subject.path
     try:
         return runner.run_in_process(runtime, path, images, batch_size)
@@ -156,7 +156,9 @@ def _run_file(subject, images, batch_size) -> Found | str:
 
 
 def _judge(subject, found, expected, measure):
-    """The entry of a file by its detections, or by why there are none."""
+    """Returns the entry of a file by its detections, or by why there are
+    none.
+    """
     name, runtime, path, options = subject
     if isinstance(found, str):
         entry = {"name": name, "runtime": runtime, "path": str(path)}
@@ -177,7 +179,7 @@ def _judge(subject, found, expected, measure):
 
 
 def _number(value):
-    """JSON has no word for what is no number."""
+    """Returns JSON has no word for what is no number."""
     is_none = isinstance(value, float) and not math.isfinite(value)
     return None if is_none else value
 
@@ -307,7 +309,7 @@ class _Image(NamedTuple):
 def least_score(
     expected: Mapping[str, np.ndarray], threshold: float, margin: float
 ) -> float:
-    """From which score on detections are compared.
+    """Returns the lowest score of the detections that are compared.
 
     Args:
       expected: detections, padded batches.
@@ -362,7 +364,7 @@ def _image(found, index):
 
 
 def _overlaps(one, other):
-    """[n, m]; 0 for different classes."""
+    """Returns [n, m]; 0 for different classes."""
     distances = np.abs(one.boxes[:, None] - other.boxes).max(axis=-1)
     overlaps = np.maximum(
         geometry.iou_matrix(one.boxes, other.boxes), 1 - distances / _SAME

@@ -166,7 +166,9 @@ class _Table(NamedTuple):
         return self.labels[self.kind == kind]
 
     def mend(self, kind):
-        """Without one kind of mistake: put right once a box, or removed."""
+        """Returns outcomes without one kind of mistake: corrected or
+        removed.
+        """
         wrong = self.kind == kind
         # Index -1 is that of the detections that are about no box.
         open_box = ~np.append(self.gt_found, True)[self.target]
@@ -189,7 +191,7 @@ class _Table(NamedTuple):
         )
 
     def without_missed(self):
-        """As if nobody had asked for the boxes that were missed."""
+        """Returns outcomes without the boxes that were missed."""
         return self._replace(
             gt_labels=np.where(self.gt_missed, 0, self.gt_labels)
         )

@@ -55,7 +55,7 @@ def image_result(
     found: Detections,
     truth: GroundTruth,
 ) -> ImageResult:
-    """An image whose boxes are shares of it.
+    """Returns an image whose boxes are shares of it.
 
     Raises:
       ValueError: an image without pixels.

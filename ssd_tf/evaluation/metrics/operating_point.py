@@ -20,7 +20,7 @@ class OperatingPoint(NamedTuple):
 
 
 def best_f1(curve: voc.Curve) -> OperatingPoint | None:
-    """The score whose detections have the best F1; None without a hit.
+    """Returns the score whose detections have the best F1; None without a hit.
 
     F1 is the harmonic mean of precision and recall. Of equal ones the highest
     score is taken.
