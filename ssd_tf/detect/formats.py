@@ -18,8 +18,6 @@ from PIL import Image
 
 from ssd_tf import command
 from ssd_tf.command import files
-from ssd_tf.datasets.annotation import Annotation
-from ssd_tf.datasets.formats import voc
 from ssd_tf.detect import coco_json
 from ssd_tf.detect.inputs import VOC_DIR
 from ssd_tf.detect.reading import Result
@@ -211,6 +209,8 @@ def write_voc(
     min_score: float,
 ) -> None:
     """Writes a VOC tree that `ssd_tf.datasets.convert` reads."""
+    from ssd_tf.datasets.formats import voc
+
     del class_names
     annotations = (_annotation(result, min_score) for result in results)
     voc.write(output_dir / VOC_DIR, VOC_SPLIT, annotations)
@@ -218,6 +218,8 @@ def write_voc(
 
 def _annotation(result, min_score):
     """In whole pixels, as annotation tools want them."""
+    from ssd_tf.datasets.annotation import Annotation
+
     height, width = result.size
     found = result.found.above(min_score)
     boxes = pixel_slices(found.boxes, height, width)

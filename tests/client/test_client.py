@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import stand_in_server
 import tensorflow as tf
-from absl import flags
 from PIL import Image
 from processes import (
     SUPPORT,
@@ -35,14 +34,13 @@ from served import export_saved_model, load_predictor
 from ssd_tf import command
 from ssd_tf.client import __main__ as client
 from ssd_tf.client import bench
-from ssd_tf.client import flags as client_flags
-from ssd_tf.client import images as client_images
-from ssd_tf.client import requests as serving_requests
-from ssd_tf.client.images import Item, Source
-from ssd_tf.client.requests import OUTPUTS, Asked, RequestError
+from ssd_tf.client import detector as client_detector
+from ssd_tf.client import errors as serving_requests
+from ssd_tf.client.errors import OUTPUTS, Asked, RequestError
 from ssd_tf.command import UserError
 from ssd_tf.datasets import images
-from ssd_tf.detect import detections_json, image_files
+from ssd_tf.detect import detectors, formats, image_files, inputs, reading
+from ssd_tf.detect.reading import Picture
 
 CLIENT = ("-m", "ssd_tf.client")
 
@@ -98,7 +96,7 @@ def connect(protocol, ports, **asked):
     """A client; `ports` by protocol, or one HOST:PORT."""
     if not isinstance(ports, str):
         ports = f"127.0.0.1:{ports[protocol]}"
-    return client.connect(Asked(ports, **asked), protocol)
+    return client_detector.connect(Asked(ports, **asked), protocol).client
 
 
 @pytest.mark.parametrize("name", hostile_images.BAD)
@@ -429,57 +427,64 @@ def test_more_images_than_the_server_takes(served, pictures, protocol):
         assert error.kind == "TOO_LARGE"
         assert "--batch_size" in str(error) and "Task size 3" in str(error)
         # It is not taken for an image that cannot be decoded.
-        bad, batch = [], items(pictures)
         with pytest.raises(RequestError):
-            list(
-                client_images.ask(connect(protocol, ports).predict, batch, bad)
-            )
-        assert not bad
+            asking(connect(protocol, ports)).detect(items(pictures))
+
+
+PIXELS = np.zeros((1, 1, 3), np.uint8)
 
 
 def items(encoded):
     return [
-        Item(Source(pathlib.Path(f"{k}.jpg"), ""), images.Picture(each, 1, 1))
+        Picture(f"{k}.jpg", "", str(k), PIXELS, each, each)
         for k, each in enumerate(encoded)
     ]
+
+
+def asking(client):
+    """The detector of a client."""
+    return client_detector.ServerDetector(
+        lambda batch: client.predict(batch["image"]),
+        detectors.ENCODED,
+        {},
+        client=client,
+    )
 
 
 def test_an_image_that_the_server_cannot_decode(
     served, pictures, expected, protocol
 ):
     batch = items([pictures[0], b"no image", *pictures[1:]])
-    bad = []
     with standing_in(served) as ports:
-        predict = connect(protocol, ports).predict
-        found = list(client_images.ask(predict, batch, bad))
+        found = asking(connect(protocol, ports)).detect(batch)
         assert served.behaviour.predictions == 1 + len(batch)
-    (line,) = bad
-    assert line.startswith("1.jpg: ") and "INVALID_ARGUMENT: " in line
-    names = [item.source.file for item, _ in found]
-    assert names == ["0.jpg", "2.jpg", "3.jpg"]
-    for index, (_, each) in enumerate(found):
-        for name, value in expected.items():
-            np.testing.assert_allclose(each[name], value[index], atol=1e-6)
+    error = found.pop(1)
+    assert isinstance(error, RequestError)
+    assert "INVALID_ARGUMENT: " in str(error)
+    assert len(found) == 3
+    for index, each in enumerate(found):
+        count = expected["num_detections"][index]
+        for name in ("boxes", "scores", "classes"):
+            value = expected[f"detection_{name}"][index][:count]
+            np.testing.assert_allclose(getattr(each, name), value, atol=1e-6)
 
 
 def test_a_broken_model_is_not_blamed_on_images(served, pictures):
     """REST has one status for what is wrong with either."""
     code = "FAILED_PRECONDITION"
     with standing_in(served, failures=1000, failure_code=code) as ports:
-        bad, predict = [], connect("rest", ports).predict
         with pytest.raises(RequestError, match="queue"):
-            list(client_images.ask(predict, items(pictures), bad))
-    assert bad == []
+            asking(connect("rest", ports)).detect(items(pictures))
 
 
 def test_images_that_are_refused_for_reasons_of_their_own():
-    def predict(encoded):
-        said = encoded[0].decode()
-        raise RequestError("INVALID_ARGUMENT", said, Asked("host:1"))
+    class Refusing:
+        def predict(self, encoded):
+            said = encoded[0].decode()
+            raise RequestError("INVALID_ARGUMENT", said, Asked("host:1"))
 
-    bad = []
-    assert not list(client_images.ask(predict, items([b"a", b"b"]), bad))
-    assert [line[:7] for line in bad] == ["0.jpg: ", "1.jpg: "]
+    errors = asking(Refusing()).detect(items([b"a", b"b"]))
+    assert [str(error)[-1] for error in errors] == ["a", "b"]
 
 
 @pytest.fixture(scope="module")
@@ -516,9 +521,9 @@ def test_the_command_draws_writes_and_counts(
     for words in ("c.jpg: ", "d.png: .* 67108864 pixels", "no.jpg: No such"):
         assert re.search(f"not readable: .*{words}", output)
     assert f"on 2 images (3 not readable) in {tmp_path}" in output
-    names = {"a.jpg", "b.JPG", detections_json.JSON_FILE}
+    names = {"a.jpg", "b.JPG", formats.JSON_FILE}
     assert {path.name for path in tmp_path.iterdir()} == names
-    result = json.loads((tmp_path / detections_json.JSON_FILE).read_text())
+    result = json.loads((tmp_path / formats.JSON_FILE).read_text())
     assert tuple(result["class_names"]) == trained.settings.class_names
     predict, class_names = load_predictor(export_dir)
     for entry, name in zip(result["images"], ("a.jpg", "b.JPG"), strict=True):
@@ -571,7 +576,9 @@ sys.meta_path.insert(0, Refusing())
 from ssd_tf import command
 from ssd_tf.client import __main__ as client
 
-command.run(client.main, client.FLAGS, "", sys.argv, takes_arguments=True)
+command.run(
+    client.main, client.ClientOptions, "", sys.argv, takes_arguments=True
+)
 heavy = ("tensorflow", "keras", "tensorflow_serving", "grpc")
 print([name for name in heavy if name in sys.modules])
 """
@@ -698,7 +705,7 @@ def test_same_names_are_numbered(server, folder, tmp_path):
     for name in ("A.jpg", "b/a.jpg"):
         (tmp_path / name).write_bytes((folder / "a.jpg").read_bytes())
     sources = [*(folder, tmp_path / "A.jpg", tmp_path / "b/a.jpg")]
-    found = client_images.find([*map(str, sources), str(tmp_path / "b")])
+    found = client.find([*map(str, sources), str(tmp_path / "b")])
     names = [source.name for source in found]
     assert names == ["a.jpg", "b.JPG", "c.jpg", "d.png", "A_2.jpg", "a_3.jpg"]
 
@@ -713,7 +720,7 @@ def test_names_of_any_bytes(server, folder, tmp_path):
     flags = (f"--server=127.0.0.1:{server['rest']}", f"--output_dir={found}")
     output = finish(start(*CLIENT, tmp_path, *flags))
     assert "\ufffd.jpg: is no image" in output
-    (entry,) = json.loads((found / "detections.json").read_text())["images"]
+    (entry,) = json.loads((found / formats.JSON_FILE).read_text())["images"]
     assert entry["file"] == f"{tmp_path}/\ufffd.jpg"
     assert len([*found.iterdir()]) == 2
     assert "\ufffd.jpg: " in finish(start(*CLIENT, tmp_path, flags[0]))
@@ -732,12 +739,16 @@ def test_of_no_image_all_is_read(folder, tmp_path):
     film = tmp_path / "film.mp4"
     film.touch()
     os.truncate(film, 1 << 42)
-    bad, sources = [], client_images.find([str(film), str(folder / "d.png")])
-    assert not list(client_images.read_batches(sources, 8, bad))
-    assert bad == [
-        f"{film}: is no image",
-        f"{folder / 'd.png'}: 8200 x 8200 are more than 64 million pixels; "
-        "see --max_image_megapixels",
+    sources = client.find([str(film), str(folder / "d.png")])
+    reader = reading.Reader(lambda *_: None, inputs.Naming())
+    bad = [job() for job in reading.read(sources, reader)]
+    assert [(each.file, each.reason) for each in bad] == [
+        (str(film), "is no image"),
+        (
+            str(folder / "d.png"),
+            "8200 x 8200 are more than 64 million pixels, the limit "
+            "(max_image_megapixels)",
+        ),
     ]
 
 
@@ -751,9 +762,9 @@ def three(pictures, tmp_path):
 
 def kept(found):
     """The names of images in detections.json, and of the pictures."""
-    entries = json.loads((found / "detections.json").read_text())["images"]
+    entries = json.loads((found / formats.JSON_FILE).read_text())["images"]
     names = [pathlib.Path(entry["file"]).name for entry in entries]
-    assert {*names, "detections.json"} == {x.name for x in found.iterdir()}
+    assert {*names, formats.JSON_FILE} == {x.name for x in found.iterdir()}
     return names
 
 
@@ -774,14 +785,14 @@ def test_a_failure_keeps_what_was_found(served, three, protocol):
 def test_a_failure_at_once_keeps_what_was_there(served, three):
     folder, found = three
     found.mkdir()
-    (found / "detections.json").write_text("[]")
+    (found / formats.JSON_FILE).write_text("[]")
     with standing_in(served, answers=0, failure_code="INTERNAL") as ports:
         flags = (f"--output_dir={found}", "--batch_size=1")
         server = f"--server=127.0.0.1:{ports['rest']}"
         error = error_of(*CLIENT, folder, *flags, server)
     assert "until then" not in error
-    assert [path.name for path in found.iterdir()] == ["detections.json"]
-    assert (found / "detections.json").read_text() == "[]"
+    assert [path.name for path in found.iterdir()] == [formats.JSON_FILE]
+    assert (found / formats.JSON_FILE).read_text() == "[]"
 
 
 def test_an_interrupt_keeps_what_was_found(served, three, protocol):
@@ -816,7 +827,7 @@ def test_without_images_the_server_is_waited_for(served):
 
 def test_arguments_are_refused_by_commands_that_take_none(capsys):
     with pytest.raises(SystemExit):
-        command.run(lambda: None, flags.FlagValues(), "", ["x", "y"])
+        command.run(lambda _: None, client.ClientOptions, "", ["x", "y"])
     assert "unexpected argument 'y'" in capsys.readouterr().err
 
 
@@ -934,12 +945,10 @@ def test_the_benchmark_holds_few_images(three, monkeypatch, capsys):
             prepared.append(encoded)
             return lambda: None
 
-    monkeypatch.setattr(client_flags, "BENCH_BATCHES", 2)
-    client.FLAGS(["", "--server=a:1", "--batch_size=1", "--duration=0.01"])
-    sources = client_images.find([str(three[0])])
-    assert client._bench(Client(), sources, []) is None
+    monkeypatch.setattr(client, "BENCH_BATCHES", 2)
+    options = client.ClientOptions("a:1", batch_size=1, duration=0.01)
+    client.measure(asking(Client()), client.find([str(three[0])]), options)
     assert [len(each) for each in prepared] == [1, 1]
-    client.FLAGS.unparse_flags()
 
 
 def test_the_percentiles_of_the_table(capsys):

@@ -9,7 +9,7 @@ import time
 import pytest
 from processes import free_ports
 
-from ssd_tf.client import http
+from ssd_tf.client import rest as http
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
