@@ -1,8 +1,8 @@
 """One annotated image, and the checks that boxes of every format go through.
 
 Boxes are [ymin, xmin, ymax, xmax] in [0, 1]. Classes are names here: which
-number a name gets is decided when records are written. Nothing in this module
-knows of annotation formats or of TensorFlow.
+number a name gets is decided when records are written. Independent of
+annotation formats and of TensorFlow.
 """
 
 import dataclasses

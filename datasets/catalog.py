@@ -5,7 +5,7 @@
     manifest.json                       what was converted and what was mended
 
 Folders of other tools, with records and class names alone, are understood
-too. Nothing here knows what is in a record; TensorFlow is not imported.
+too. The content of a record is not looked at; TensorFlow is not imported.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ def read_manifest(dataset_dir: str | pathlib.Path) -> dict:
     """Reads `manifest.json` of a conversion.
 
     Raises:
-      UserError: there is none, or it is not one of ours.
+      UserError: the file is missing, or not from a conversion.
     """
     path = pathlib.Path(dataset_dir) / MANIFEST
     try:
@@ -76,7 +76,7 @@ def read_manifest(dataset_dir: str | pathlib.Path) -> dict:
 
 
 def class_names(dataset_dir: str | pathlib.Path) -> list[str]:
-    """Class names of a data set: element k - 1 names class k.
+    """Returns the class names of a data set: element k - 1 names class k.
 
     Raises:
       UserError: no such folder, or neither `labels.txt` nor

@@ -1,7 +1,7 @@
 """Ground truth of an evaluation: records, a VOC tree, or COCO's JSON.
 
 All three become the same stream of parsed records, see
-`records.parse_example`, so that whoever evaluates need not ask.
+`records.parse_example`, so that an evaluation treats them alike.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from ssd_tf.command import UserError
+from ssd_tf.command.names import listed
 from ssd_tf.datasets import (
     annotation,
     catalog,
@@ -23,9 +24,8 @@ from ssd_tf.datasets import (
     records,
 )
 from ssd_tf.datasets.annotation import Annotation, Problem
-from ssd_tf.datasets.convert import check as workers
+from ssd_tf.datasets.convert.check import Outcome, check
 from ssd_tf.datasets.formats import coco, voc
-from ssd_tf.datasets.formats import voc as image_sets
 
 _MAX_LISTED = 10  # class names in a message
 _SIGNATURE = {
@@ -80,10 +80,10 @@ def open_split(
         VOC tree; a COCO annotation file or the folder of its data set.
       split: name of the split.
       unreadable_shards: "fatal" or "skip", see `records.reader`.
-      image_dir: of a COCO file's images, where they are not beside it.
-      class_names: the detector's. Records have to have the same. Of a VOC tree
-        or a COCO file boxes of other classes are dropped and named, and
-        without class names all those there are count: a tree's by name, a
+      image_dir: folder of a COCO file's images, where they are not beside it.
+      class_names: classes of the detector. Records must have the same. In a
+        VOC tree or a COCO file, boxes of other classes are dropped and named;
+        without class names all its classes count, a tree's sorted by name, a
         file's by category id.
 
     Raises:
@@ -116,8 +116,9 @@ def _of_records(path, split, unreadable_shards, class_names):
     names = tuple(catalog.class_names(path))
     if class_names and names != tuple(class_names):
         raise UserError(
-            f"{path}: its classes are {_listed(names)}, those of the detector "
-            f"{_listed(class_names)}; convert the data with --labels"
+            f"{path}: its classes are {listed(names, _MAX_LISTED)}, those of "
+            f"the detector {listed(class_names, _MAX_LISTED)}; convert the "
+            "data with --labels"
         )
     record_check.check_annotations(path, split, len(names), unreadable_shards)
     source = {"kind": "records", "dataset_dir": str(path), "split": split}
@@ -152,11 +153,12 @@ def _of_voc(path, split, class_names):
     if not found & {*names}:
         raise UserError(
             f"{path}: no object of a class of the detector "
-            f"({_listed(names)}); there are {_listed(sorted(found))}"
+            f"({listed(names, _MAX_LISTED)}); there are "
+            f"{listed(sorted(found), _MAX_LISTED)}"
         )
     source = {"kind": "voc", "dataset_dir": str(path), "split": split}
     lists = path / "ImageSets" / "Main" / f"{split}.txt"
-    if split != image_sets.ALL and lists.is_file():
+    if split != voc.ALL and lists.is_file():
         source["manifest_sha256"] = _sha256(lists)
     ids = tuple(range(1, len(names) + 1))
     return _of_annotations("voc", items, names, ids, source)
@@ -176,7 +178,7 @@ def _of_coco(path, split, image_dir, class_names):
         if missing:
             raise UserError(
                 f"{file}: has no category {missing[0]!r}, which the detector "
-                f"knows; there are {_listed(names)}"
+                f"knows; there are {listed(names, _MAX_LISTED)}"
             )
         names = tuple(class_names)
         ids = tuple(by_name.get(name, -k) for k, name in enumerate(names, 1))
@@ -188,12 +190,6 @@ def _of_coco(path, split, image_dir, class_names):
         "manifest_sha256": _sha256(file),
     }
     return _of_annotations("coco", items, names, ids, source)
-
-
-def _listed(names):
-    """Returns names for a message, not all of many."""
-    more = ", ..." if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + more or "none"
 
 
 def _annotations(items):
@@ -214,12 +210,12 @@ def _of_annotations(kind, items, names, ids, source):
     _note(problems, (item for item in items if isinstance(item, Problem)))
 
     def read(with_images=True, only=None):
-        check = workers.check if with_images else _without_image
+        prepare = check if with_images else _without_image
 
         def generate() -> Iterator[dict[str, Any]]:
             for item in annotations:
                 if only is None or item.source_id in only:
-                    checked, found = check(item, names)
+                    checked, found = prepare(item, names)
                     _note(problems, found)
                     if checked is not None:
                         yield _as_record(checked, names)
@@ -244,8 +240,8 @@ def _note(problems, found):
     problems.update(((x.file, x.kind, x.box), x) for x in found)
 
 
-def _without_image(item: Annotation, names: Sequence[str]) -> workers.Outcome:
-    """`workers.check` by the stated size alone."""
+def _without_image(item: Annotation, names: Sequence[str]) -> Outcome:
+    """Does as `check`, by the stated size alone."""
     try:
         height, width = (
             (item.height, item.width)

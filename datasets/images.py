@@ -2,7 +2,7 @@
 
 Good JPEG and PNG files keep their bytes. Everything else that Pillow opens is
 decoded once and encoded again: JPEG from lossy formats, PNG from the others.
-Nothing here knows of boxes or of TensorFlow.
+Independent of boxes and of TensorFlow.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ def find(
 
     Args:
       indexed: from `index`.
-      stem: of the annotation file.
+      stem: stem of the annotation file.
       stated: image file name that the annotation states, or "".
 
     Raises:
@@ -204,10 +204,10 @@ def _encode(image, source_format):
 
 
 def suffix(data: bytes) -> str:
-    """Returns file name suffix that says the format of encoded image bytes."""
+    """Returns the file name suffix of encoded image bytes, by their format."""
     with Image.open(io.BytesIO(data)) as image:
         return (
             ".jpg"
             if image.format in _JPEG_FORMATS
-            else (f".{image.format.lower()}")
+            else f".{image.format.lower()}"
         )

@@ -1,7 +1,7 @@
 """Class names: `labels.txt`, `label_map.pbtxt`, and the well-known lists.
 
 Line k of `labels.txt` names class k, counted from 1; class 0 is the
-background and has no line. Nothing here knows of boxes.
+background and has no line. Independent of boxes.
 """
 
 import pathlib
@@ -31,7 +31,7 @@ _COCO = (
 )
 COCO_LABELS = tuple(_COCO.split(","))
 
-# How a number is named that no class has, before that number.
+# Prefix of the name of a class number that no class has.
 UNUSED = "unused_"
 
 # `item {`, or `key: value` with a quoted or bare value, or a comment.
@@ -44,7 +44,7 @@ _PBTXT_TOKEN = re.compile(
 
 
 def read(path: str | pathlib.Path) -> list[str]:
-    """Class names from `labels.txt` or, by its suffix, a `.pbtxt` label map.
+    """Reads class names from `labels.txt` or a label map, `.pbtxt`.
 
     Returns:
       The names; element k - 1 names class k. Ids that a label map leaves out
@@ -76,8 +76,8 @@ def check(names: Sequence[str], source: str) -> list[str]:
       source: the file or flag they come from, for the message.
 
     Raises:
-      UserError: there is none, or one is empty, doubled, has a line break or
-        is the background.
+      UserError: there are no names, or one is empty, doubled, has a line
+        break or is the background.
     """
     if not any(names):
         raise UserError(f"{source}: no class name found")

@@ -11,9 +11,10 @@ from collections.abc import Callable
 import numpy as np
 
 from ssd_tf.command import UserError, say
+from ssd_tf.command.names import listed
 from ssd_tf.datasets import catalog, records
 
-# So many images are named of each kind of useless box.
+# Number of images named for each kind of useless box.
 _MAX_NAMED = 3
 NO_NUMBER = "not a number"
 
@@ -59,7 +60,7 @@ def check_annotations(
 
     Raises:
       UserError: no such split, a shard that cannot be read, a label outside
-        1..num_names, or a box that is no number, with the name of its image.
+        1..num_names, or a box that is not finite, with the name of its image.
     """
     if (pathlib.Path(dataset_dir) / catalog.MANIFEST).is_file():
         return
@@ -122,9 +123,7 @@ def why_useless(boxes: np.ndarray) -> list[str]:
 def _in_words(useless, seen):
     counts = []
     for reason, ids in useless.items():
-        names = list(dict.fromkeys(ids))
-        more = ", ..." if len(names) > _MAX_NAMED else ""
-        named = ", ".join(names[:_MAX_NAMED]) + more
+        named = listed(list(dict.fromkeys(ids)), _MAX_NAMED)
         counts.append(f"{len(ids)} {reason} (image {named})")
     number = sum(map(len, useless.values()))
     return f"{number} of {seen} boxes match nothing: {'; '.join(counts)}"

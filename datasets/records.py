@@ -3,7 +3,8 @@
 The keys are those of the TF Object Detection API, so that its files and
 EfficientDet's are read as they are; SSD-TensorFlow's own keys
 (`image/object/bbox/label`) are read too. Boxes are ymin, xmin, ymax, xmax in
-[0, 1], labels count from 1. Nothing here knows who annotates or who trains.
+[0, 1], labels count from 1. Independent of annotation formats and of
+training.
 """
 
 import contextlib

@@ -11,7 +11,7 @@ file is a row of records, each of
 
 (tensorflow/core/lib/io/record_writer.h). Walking over the lengths is cheap
 and finds what a broken copy leaves; only reading all data finds a bit that a
-disk has lost. Nothing here knows what is in a record.
+disk has lost. The content of a record is not looked at.
 """
 
 import concurrent.futures
@@ -110,7 +110,7 @@ def _stamp(path):
 
 @functools.lru_cache(maxsize=16)
 def _usable(shards, stamps, unreadable_shards):
-    """`usable` of the files as they were at `stamps`."""
+    """Does as `usable` for the files as they were at `stamps`."""
     skip = unreadable_shards == "skip"
     kept = []
     for shard, (records, reason) in _examine_all(shards, deep=skip):
@@ -129,7 +129,7 @@ def _usable(shards, stamps, unreadable_shards):
 
 
 def _examine_all(shards, deep):
-    """Pairs of a shard and what `_examine` says of it."""
+    """Returns pairs of a shard and the result of its `_examine`."""
     with concurrent.futures.ThreadPoolExecutor(_PARALLEL_FILES) as pool:
         examine = functools.partial(_examine, deep=deep)
         return list(zip(shards, pool.map(examine, shards), strict=True))

@@ -117,14 +117,13 @@ def run(options: ConvertOptions) -> dict[str, Any]:
         raise UserError("--dataset_dir is missing: the folder to convert")
     publish.remove_stale(output_dir)
     # Read all annotations, and choose the class names.
+    given = _read_class_names(options.labels)
     found = {
         split: _read_split(reader, roots, split)
         for split in options.splits or reader.splits(roots)
     }
     manifest = _earlier_manifest(output_dir, without=found)
-    manifest["classes"] = _choose_class_names(
-        found, _read_class_names(options.labels), manifest
-    )
+    manifest["classes"] = _choose_class_names(found, given, manifest)
     # Write the shards of each split into a hidden folder, then publish all.
     kind = "voc" if options.format == "shapes" else options.format
     source = {"format": kind, "dataset_dir": list(map(str, roots))}

@@ -1,4 +1,4 @@
-"""Changing a folder of converted data as a whole.
+"""Replaces converted data as a whole.
 
 New files are made in a hidden folder inside the data folder (so on the same
 file system) and renamed into place when all of them are complete, the
@@ -27,18 +27,17 @@ def staging(output_dir: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       UserError: it cannot be made.
     """
-    folder = files.temporary_name(output_dir / "conversion")
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(
-            f"{output_dir}: cannot be written ({error.strerror}); name "
-            "another --output_dir"
-        ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(
+                files.staging(output_dir / "conversion")
+            )
+        except OSError as error:
+            raise UserError(
+                f"{output_dir}: cannot be written ({error.strerror}); name "
+                "another --output_dir"
+            ) from error
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_stale(output_dir: pathlib.Path) -> None:
@@ -63,8 +62,8 @@ def publish(
     Args:
       folder: from `staging`, with the shards.
       output_dir: the data folder.
-      manifest: of the whole data folder.
-      splits: those whose shards are new; their former shards go.
+      manifest: manifest of the whole data folder.
+      splits: splits whose shards are new; their former shards go.
     """
     for path in sorted(folder.iterdir()):
         os.replace(path, output_dir / path.name)

@@ -43,7 +43,7 @@ def print_table(
 
 
 def _is_number(cell: str) -> bool:
-    """Returns a number, or the dash that stands for a missing one."""
+    """Returns True for a number, or the dash of a missing one."""
     return cell == "-" or cell[:1].isdigit() or cell[:1] in "+-."
 
 

@@ -22,18 +22,32 @@ def temporary_name(path: str | os.PathLike) -> pathlib.Path:
 
 @contextlib.contextmanager
 def replace_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields a temporary name; on success it becomes `path`, else it goes."""
+    """Yields a temporary name, which becomes `path` on success, else goes."""
     temporary = temporary_name(path)
     temporary.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        # A full disk is told of without a name.
+        # The error of a full disk has no file name.
         error.filename = error.filename or str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def staging(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields an empty hidden folder beside `path`; removes it in the end.
+
+    Outputs are made in it and published by renames, which are atomic there.
+    """
+    temporary = temporary_name(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -44,17 +58,13 @@ def new_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       FileExistsError: `path` is there already and is not an empty folder.
     """
     path = pathlib.Path(path)
-    temporary = temporary_name(path)
-    temporary.mkdir(parents=True)
-    try:
+    with staging(path) as temporary:
         yield temporary
         if path.exists():
             if any(path.iterdir()):
                 raise FileExistsError(f"{path} is there already")
             path.rmdir()
         os.rename(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

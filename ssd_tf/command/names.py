@@ -1,9 +1,10 @@
-"""Names for files that are made from other names: safe, short, no two alike."""
+"""Names: made safe, short and unique for files, and listed in messages."""
 
 import itertools
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 
 # A file system takes 255 bytes; a temporary name, a number and a suffix come
 # on top.
@@ -32,11 +33,17 @@ def shown(path: str | os.PathLike) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """Lists names in a message: "a, b, ..." of more than `most`, or "none"."""
+    more = ", ..." if len(names) > most else ""
+    return ", ".join(names[:most]) + more or "none"
+
+
 class UniqueNames:
     """Names given so far; upper and lower case are the same."""
 
     def __init__(self):
-        """None is given."""
+        """Starts without names."""
         self._taken: set[str] = set()
         self._next_number: dict[str, itertools.count] = {}
 

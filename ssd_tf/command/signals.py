@@ -17,7 +17,7 @@ class StopRequests:
     """The signals received so far."""
 
     def __init__(self):
-        """Nothing has."""
+        """Starts without a signal."""
         self.received: str | None = None  # "SIGTERM" or "SIGINT"
 
 
@@ -31,7 +31,7 @@ def stop_requests() -> Iterator[StopRequests]:
     thread gets signals; in another nothing is ever noted.
 
     Yields:
-      The object that tells; `received` stays None until a signal comes.
+      The requests; `received` stays None until a signal comes.
     """
     requests = StopRequests()
     if threading.current_thread() is not threading.main_thread():

@@ -1,7 +1,7 @@
 """Threads that read ahead, share out work and write behind.
 
-Order is kept everywhere, and whoever is ahead waits, so that no more than a
-stated number of items is ever under way. Nothing here knows of images.
+Order is kept everywhere, and a side that is ahead waits, so that no more than
+a stated number of items is ever under way.
 """
 
 import collections
@@ -24,11 +24,11 @@ class AbortedError(Exception):
 
 
 def prefetch(items: Iterable[Item], ahead: int) -> Iterator[Item]:
-    """Iterates in a thread, so many items ahead of who asks for them.
+    """Iterates in a thread, `ahead` items ahead of the consumer.
 
     Args:
-      items: only that thread asks for them.
-      ahead: items that wait, at least 1.
+      items: iterated in that thread alone.
+      ahead: number of items that wait, at least 1.
 
     Yields:
       The items. What their iterator raises, is raised in its turn.
@@ -138,6 +138,6 @@ def _consume(consume, items, errors):
         consume(items)
     except BaseException as error:
         errors.append(error)
-    # Who pushes must never wait for a function that has ended.
+    # A push must never wait for a function that has ended.
     with contextlib.suppress(AbortedError):
         collections.deque(items, maxlen=0)

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from ssd_tf import command
 from ssd_tf.command import UserError, files
+from ssd_tf.command.names import listed
 from ssd_tf.command.settings import build, fields
 from ssd_tf.config.evaluation import DetectionParams, EvalOptions, EvalParams
 from ssd_tf.datasets import ground_truth, labels, records
@@ -362,8 +363,7 @@ def _text(source_id):
 
 
 def _named(names):
-    more = ", ..." if len(names) > _MAX_NAMED else ""
-    return f"{len(names)} ({', '.join(names[:_MAX_NAMED])}{more})"
+    return f"{len(names)} ({listed(names, _MAX_NAMED)})"
 
 
 def _problems(problems: Mapping[Any, Any]) -> dict[str, str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ssd_tf import command
 from ssd_tf.command import UserError
+from ssd_tf.command.files import staging
 from ssd_tf.command.settings import build
 from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.config.export import SAVED_MODEL, TFLITE_INT8, ExportOptions
@@ -185,7 +186,7 @@ def export(
       UserError: a conversion has failed, and nothing is written; or something
         is beyond tolerance, and lies in `publishing.FAILED`.
     """
-    with publishing.staging(export_dir) as folder:
+    with staging(export_dir / "export") as folder:
         written = _write(model, export_dir, folder, wanted)
         files = [
             subject

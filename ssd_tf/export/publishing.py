@@ -4,14 +4,11 @@ Everything is made in a folder beside the versions whose name is no number: a
 server that watches them does not look into it.
 """
 
-import contextlib
 import errno
 import os
 import pathlib
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator
 
 from ssd_tf.command import UserError, files
 from ssd_tf.detect import saved_model
@@ -20,17 +17,6 @@ from ssd_tf.detect import saved_model
 FAILED = "failed"
 # Of a rename onto a folder with something in it, or onto a file.
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
-
-
-@contextlib.contextmanager
-def staging(export_dir: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a folder in `export_dir` that is gone afterwards with what is in
-    it."""
-    export_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=".export.", suffix=".tmp", dir=export_dir
-    ) as folder:
-        yield pathlib.Path(folder)
 
 
 def check_folder(export_dir: pathlib.Path) -> None:
@@ -63,7 +49,7 @@ def publish_version(
     """Renames a SavedModel to its number, which is when servers see it.
 
     Args:
-      folder: of the model, from `staging`.
+      folder: folder of the model, in a `files.staging`.
       export_dir: folder of the versions.
       version: its number; by default the next that is free, also where
         another export takes one at the same time.

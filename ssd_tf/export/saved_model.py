@@ -60,7 +60,7 @@ def write(
     """
     export_dir = pathlib.Path(export_dir)
     publishing.check_version(export_dir, version)
-    with publishing.staging(export_dir) as folder:
+    with files.staging(export_dir / "export") as folder:
         built = build(model, folder / "saved_model", options, how)
         return publishing.publish_version(built, export_dir, version)
 

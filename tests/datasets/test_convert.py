@@ -1,31 +1,20 @@
-"""The conversion: images, bad input, processes, the command."""
+"""The conversion: shards, manifest, bad input, the command."""
 
 import collections
 import hashlib
-import io
 import json
-import os
 import pathlib
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import voc_tree
-from PIL import Image
+from converted import kinds, read, visible
 
 from ssd_tf.command import UserError
-from ssd_tf.datasets import catalog, images, records
+from ssd_tf.datasets import catalog
 from ssd_tf.datasets.convert.convert import convert
-
-
-def exif(orientation):
-    block = Image.Exif()
-    block[0x0112] = orientation
-    return block
 
 
 def run(*arguments, **options):
@@ -37,29 +26,6 @@ def run(*arguments, **options):
         timeout=120,
         **options,
     )
-
-
-def read(folder, split="all"):
-    """The records of a split, images decoded."""
-    items = []
-    for item in records.read(folder, split).as_numpy_iterator():
-        image = tf.io.decode_image(item["image"], channels=3).numpy()
-        items.append(item | {"image": image, "encoded": item["image"]})
-    return items
-
-
-def visible(folder):
-    return {
-        path.name: path.read_bytes()
-        for path in pathlib.Path(folder).iterdir()
-        if path.is_file()
-    }
-
-
-def kinds(manifest, split="all"):
-    """Kind -> action of every problem."""
-    problems = manifest["splits"][split]["problems"]
-    return {problem["kind"]: problem["action"] for problem in problems}
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +141,8 @@ def bad_tree(root):
 
 def test_bad_input_is_named_and_the_rest_kept(tmp_path, capsys):
     root = bad_tree(tmp_path / "raw")
-    manifest = convert(root, tmp_path / "d", class_names=["cat"])
+    (tmp_path / "cat.txt").write_text("cat\n")
+    manifest = convert(root, tmp_path / "d", labels=tmp_path / "cat.txt")
     train = manifest["splits"]["train"]
     found = [
         (pathlib.Path(p["file"]).name, p["box"], p["kind"], p["action"])
@@ -234,131 +201,25 @@ def test_fail_stops_at_the_first(tmp_path, part):
     assert list((tmp_path / "d").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "image, note",
-    [
-        (voc_tree.picture(mode="CMYK"), "CMYK JPEG to RGB JPEG"),
-        (voc_tree.picture(image_format="WEBP"), "RGB WEBP to RGB JPEG"),
-        (voc_tree.picture(image_format="GIF"), "P GIF to RGB PNG"),
-        (voc_tree.picture(image_format="BMP"), "RGB BMP to RGB PNG"),
-        (voc_tree.picture(image_format="TIFF"), "RGB TIFF to RGB PNG"),
-        (
-            voc_tree.picture(mode="RGBA", image_format="PNG"),
-            "RGBA PNG to RGB PNG",
-        ),
-        (voc_tree.picture(mode="P", image_format="PNG"), "P PNG to RGB PNG"),
-        (voc_tree.picture(mode="L"), None),
-        (voc_tree.picture(mode="L", image_format="PNG"), None),
-        (voc_tree.picture(image_format="PNG"), None),
-        (voc_tree.picture(progressive=True), None),
-    ],
-)
-def test_every_image_format_becomes_what_tensorflow_reads(
-    tmp_path, image, note
-):
-    voc_tree.add(tmp_path / "raw", "a", voc_tree.item(), image=image)
-    manifest = convert(tmp_path / "raw", tmp_path / "d")
-    [item] = read(tmp_path / "d")
-    if note:
-        [problem] = manifest["splits"]["all"]["problems"]
-        assert (problem["kind"], problem["detail"]) == ("re_encoded", note)
-    else:
-        assert item["encoded"] == image
-        assert kinds(manifest) == {}
-    expected = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
-    assert item["image"].shape == (40, 60, 3)
-    difference = np.abs(item["image"].astype(int) - expected)
-    assert difference.mean() < 3
-
-
-def test_sixteen_bits_keep_the_high_byte():
-    deep = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
-    file = io.BytesIO()
-    Image.fromarray(deep).save(file, "PNG")
-    picture = images.prepare(file.getvalue())
-    decoded = tf.io.decode_image(picture.encoded).numpy()
-    np.testing.assert_array_equal(decoded[..., 0], deep >> 8)
-
-
-def test_animated_gif_shows_its_first_frame():
-    frames = [Image.new("RGB", (8, 6), color) for color in ("red", "blue")]
-    file = io.BytesIO()
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
-    decoded = tf.io.decode_image(images.prepare(file.getvalue()).encoded)
-    assert decoded.shape == (6, 8, 3)
-    assert decoded.numpy()[0, 0].tolist() == [255, 0, 0]
-
-
-@pytest.mark.parametrize("orientation", range(2, 9))
-def test_exif_orientation_is_applied(tmp_path, orientation):
-    """The box that is drawn on the upright picture keeps its content."""
-    upright = np.zeros((40, 60, 3), np.uint8)
-    upright[:10, :30] = 255  # the object: top left
-    back = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }[orientation]
-    file = io.BytesIO()
-    Image.fromarray(upright).transpose(back).save(
-        file, "JPEG", exif=exif(orientation), quality=95
-    )
-    voc_tree.add(
-        tmp_path / "raw",
-        "a",
-        voc_tree.item(box=(1, 1, 30, 10)),
-        image=file.getvalue(),
-    )
-    manifest = convert(tmp_path / "raw", tmp_path / "d")
-    assert kinds(manifest)["exif_orientation"] == "mended"
-    assert "wrong_size" not in kinds(manifest)
-    [item] = read(tmp_path / "d")
-    assert item["image"].shape == (40, 60, 3)
-    assert item["image"][1:9, 1:29].min() > 200
-    assert item["image"][12:].max() < 50
-    np.testing.assert_array_equal(item["boxes"], [[0, 0, 0.25, 0.5]])
-
-
-def test_boxes_drawn_on_stored_pixels_keep_them(tmp_path):
-    """A tool that ignores EXIF states the stored size."""
-    image = voc_tree.picture(40, 60, exif=exif(6))
-    voc_tree.add(
-        tmp_path / "raw",
-        "a",
-        voc_tree.item(box=(1, 1, 30, 10)),
-        image=image,
-        size=(40, 60),
-    )
-    manifest = convert(tmp_path / "raw", tmp_path / "d")
-    assert kinds(manifest) == {"exif_orientation": "mended"}
-    [item] = read(tmp_path / "d")
-    assert item["encoded"] == image
-    np.testing.assert_array_equal(item["boxes"], [[0, 0, 0.25, 0.5]])
-
-
 def test_user_mistakes(raw, tmp_path):
     def mistake(message, *arguments, **options):
         with pytest.raises(UserError, match=message):
             convert(*arguments, **options)
 
     out = tmp_path / "d"
-    mistake("no such folder", "voc", [tmp_path / "none"], out)
+    mistake("no such folder", [tmp_path / "none"], out)
     known = "no split 'tset'; there are train, val"
-    mistake(known, "voc", [raw], out, ["tset"])
-    mistake("received 'klingon'", "klingon", [raw], out)
+    mistake(known, [raw], out, splits=["tset"])
+    mistake("format=klingon: expected one of voc", raw, out, format="klingon")
     empty = tmp_path / "empty"
     (empty / "Annotations").mkdir(parents=True)
-    mistake("no annotated image", "voc", [empty], out)
+    mistake("no annotated image", [empty], out)
     voc_tree.add(empty, "a")
-    mistake("no object in the whole data set", "voc", [empty], out)
+    mistake("no object in the whole data set", [empty], out)
     voc_tree.add(empty, "a", voc_tree.item(), image=b"x")
-    mistake("none of its 1 images.*a.jpg", "voc", [empty], out)
+    mistake("none of its 1 images.*a.jpg", [empty], out)
     (tmp_path / "file").write_text("")
-    mistake("cannot be written", "voc", [raw], tmp_path / "file" / "d")
+    mistake("cannot be written", [raw], tmp_path / "file" / "d")
     assert not out.exists() or list(out.iterdir()) == []
 
 
@@ -426,88 +287,3 @@ def test_command_mistakes_are_one_line(tmp_path, arguments, message):
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-
-
-@pytest.fixture
-def large(tmp_path):
-    """Images enough that a conversion can be caught at work."""
-    root = tmp_path / "raw"
-    image = voc_tree.picture(1200, 1600)
-    for index in range(120):
-        voc_tree.add(
-            root, f"{index:03d}", voc_tree.item(), image=image, size=None
-        )
-    return root
-
-
-def start(root, output_dir):
-    """Starts the command with two processes, in a session of its own."""
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "ssd_tf.datasets.convert"),
-            *(f"--dataset_dir={root}", f"--output_dir={output_dir}"),
-            "--num_workers=2",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-
-
-def growing_shards(folder):
-    """Whether a shard is being written, under its temporary name."""
-    return any(path.stat().st_size > 0 for path in folder.glob(".*.tmp/.*.tmp"))
-
-
-def alive(session):
-    try:
-        os.killpg(session, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-@pytest.mark.slow
-def test_killed_conversion_leaves_nothing_and_nobody(large, tmp_path):
-    folder = tmp_path / "d"
-    process = start(large, folder)
-    wait_for(lambda: growing_shards(folder))
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    left = list(folder.iterdir())
-    assert left and all(path.name.startswith(".") for path in left)
-    # Its processes end by themselves.
-    wait_for(lambda: not alive(process.pid))
-    convert(large, folder)
-    assert not list(folder.glob(".*"))
-    assert len(list(records.read(folder, "all"))) == 120
-
-
-@pytest.mark.slow
-def test_killed_worker_ends_the_conversion(large, tmp_path):
-    folder = tmp_path / "d"
-    process = start(large, folder)
-    wait_for(lambda: growing_shards(folder))
-    children = pathlib.Path(
-        f"/proc/{process.pid}/task/{process.pid}/children"
-    ).read_text()
-    workers = [
-        int(child)
-        for child in children.split()
-        if b"spawn_main" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
-    assert len(workers) == 2
-    os.kill(workers[0], signal.SIGKILL)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert stderr.splitlines()[-1].startswith("error: a conversion process")
-    assert list(folder.iterdir()) == []

@@ -53,7 +53,7 @@ def test_tree_is_voc_with_real_jpegs(tree):
 
 def test_same_bytes_in_another_process(tree, tmp_path):
     code = (
-        "import sys; from ssd_tf.datasets import shapes; "
+        "import sys; from ssd_tf.datasets.formats import shapes; "
         f"shapes.write_dataset(sys.argv[1], **{SMALL})"
     )
     subprocess.run(

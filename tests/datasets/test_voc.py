@@ -12,14 +12,14 @@ from ssd_tf.datasets.annotation import Annotation, Problem
 from ssd_tf.datasets.formats import voc
 
 
-def read_one(root, split=voc.image_sets.ALL):
+def read_one(root, split=voc.ALL):
     """The only annotation of a tree, which has no problems."""
     [annotation] = voc.read([root], split)
     assert isinstance(annotation, Annotation)
     return annotation
 
 
-def read_problem(root, split=voc.image_sets.ALL):
+def read_problem(root, split=voc.ALL):
     """The only problem of a tree."""
     [problem] = (
         found for found in voc.read([root], split) if isinstance(found, Problem)

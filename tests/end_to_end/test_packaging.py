@@ -34,10 +34,11 @@ def test_the_wheel_cannot_overwrite_hugging_faces_datasets(wheel):
         "train_ssd.py",
         "eval_ssd.py",
     }
-    assert "ssd_tf/datasets/voc.py" in names
+    assert "ssd_tf/datasets/formats/voc.py" in names
+    assert "ssd_tf/datasets/convert/__main__.py" in names
     assert "ssd_tf/nets/ssd.py" in names
     assert "ssd_tf/evaluation/metrics/voc.py" in names
-    assert "ssd_tf/templates/report.html" in names
+    assert "ssd_tf/evaluation/report/report.html" in names
     assert "ssd_tf/weights/caffe.py" in names
     for command in COMMANDS:
         assert f"ssd-{command} = " in commands
@@ -67,4 +68,4 @@ def test_an_installed_copy_works_outside_the_checkout(wheel, tmp_path):
     owner, package, module = done.stdout.split()
     assert owner == "other"
     assert package == str(site / "ssd_tf" / "__init__.py")
-    assert module == str(site / "ssd_tf" / "datasets" / "voc.py")
+    assert module == str(site / "ssd_tf/datasets/formats/voc.py")
