@@ -84,7 +84,7 @@ def draw(train_dir: str | os.PathLike) -> pathlib.Path | None:
     entries = log.read(train_dir)
     if not entries:
         raise UserError(
-            f"{train_dir / log.METRICS_FILE}: nothing in it; name a "
+            f"{train_dir / log.LOG_FILE}: nothing in it; name a "
             "--train_dir in which train_ssd.py has logged"
         )
     # Not pyplot, which keeps what it has drawn.

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ssd_tf.command import files
 
-METRICS_FILE = "metrics.jsonl"
+LOG_FILE = "metrics.jsonl"
 
 
 class MetricsLog:
@@ -20,7 +20,7 @@ class MetricsLog:
     def __init__(self, train_dir: pathlib.Path, first_step: int):
         """Drops the lines of steps that a killed run did and we do again."""
         self._train_dir = pathlib.Path(train_dir)
-        self._path = self._train_dir / METRICS_FILE
+        self._path = self._train_dir / LOG_FILE
         if self._path.exists():
             kept = [x for x in read(train_dir) if x["step"] <= first_step]
             lines = "".join(f"{json.dumps(x)}\n" for x in kept)
@@ -85,7 +85,7 @@ def read(train_dir: str | os.PathLike) -> list[dict[str, Any]]:
 
     Those of evaluations have a `split`.
     """
-    path = pathlib.Path(train_dir) / METRICS_FILE
+    path = pathlib.Path(train_dir) / LOG_FILE
     if not path.is_file():
         return []
     lines = path.read_text("utf-8").splitlines()

@@ -29,10 +29,10 @@ from ssd_tf.input_pipeline import batches
 from ssd_tf.nets import applications, averages, checkpoint, scopes
 from ssd_tf.nets.layers import synchronize_batch_norm
 from ssd_tf.nets.ssd import SSDNet
-from ssd_tf.training import log, loop, optimizers, overfit, run_lock, strategies
-from ssd_tf.training import run as changes
+from ssd_tf.training import loop, optimizers, overfit, run_lock, strategies
+from ssd_tf.training import run as training_run
 from ssd_tf.training import step as train_step
-from ssd_tf.training.feed import Feed
+from ssd_tf.training.feed import TrainingBatches
 from ssd_tf.training.options import check_used, remarks
 from ssd_tf.training.run import Run
 from ssd_tf.training.validation import Validation, Validator
@@ -174,26 +174,20 @@ def fit(
         )
         # Batches from where the run has stopped, and the validation.
         stack.enter_context(train_step.sums_in_order())
-        feed = Feed(run, read)
+        feed = TrainingBatches(run, read)
         validator = None
         if validation and chief:
             validator = Validator(validation, run.settings, train_dir)
         if chief:
             # Nothing can be refused any more.
-            checkpoint.remove_partial(train_dir)
+            training_run.remove_partial(train_dir)
             config.save(run.settings, train_dir)
-            stack.callback(_draw_curves, train_dir)
+            stack.callback(loop.draw_curves, train_dir)
         # Step by step until the end, a signal or a non-finite loss.
         loop.loop(run, feed, validator)
     if run.average:
         run.average.copy_to_model()
     return run.net
-
-
-def _draw_curves(train_dir: pathlib.Path) -> None:
-    logged = log.read(train_dir)
-    if logged and loop.draw_curves(train_dir) is None:
-        say("no curves.png without matplotlib: pip install ssd-tf[report]")
 
 
 def _prepare(
@@ -224,11 +218,11 @@ def _prepare(
         if training.ema_decay:
             average = averages.WeightAverage(net.model, training.ema_decay)
     step = tf.Variable(0, dtype=tf.int64, trainable=False)
-    manager = checkpoint.manager(
+    manager = training_run.make_manager(
         save_dir, net, optimizer, step, training.max_to_keep, average
     )
     if latest:
-        checkpoint.restore_run(manager.checkpoint, latest)
+        training_run.restore(manager.checkpoint, latest)
         if chief:
             say(f"going on from step {int(step)} of {train_dir}")
     return Run(
@@ -261,8 +255,9 @@ def _begin(
     report = None
     if begun_dir:
         before = checkpoint.load_run_config(begun_dir)
-        changes.check_same_state(begun_dir, before, settings)
-        changes.check_changes(begun_dir, before, settings, confirm_changes)
+        training_run.check_resumable(
+            begun_dir, before, settings, confirm_changes
+        )
     elif start:
         report = transfer.apply(net, start)
     scopes.freeze_others(net, settings.training.trainable_scopes)

@@ -22,6 +22,7 @@ from ssd_tf.input_pipeline import batches
 from ssd_tf.nets import checkpoint
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.training import log as metrics_log
+from ssd_tf.training.run import explained_writes, keep_only
 
 BEST_DIR = "best"
 History = Sequence[tuple[int, float]]  # step and value of each evaluation
@@ -108,14 +109,14 @@ class Validator:
             before = [x for x in self.history() if x[0] < step]
             source = {"step": step, "split": self._split}
             if is_best(before, metrics[metric]):
-                with checkpoint.explained_writes(self._train_dir):
+                with explained_writes(self._train_dir):
                     save_best(
                         net,
                         self._settings,
                         self._train_dir,
                         {**metrics, **source},
                     )
-        with checkpoint.explained_writes(self._train_dir):
+        with explained_writes(self._train_dir):
             log.write_evaluation(
                 step, {"split": self._split, **_scalars(metrics)}
             )
@@ -247,4 +248,4 @@ def save_best(
     ).save(checkpoint_number=metrics["step"])
     files.write_json(folder / evaluate.METRICS_FILE, metrics)
     # Killed processes may have left others, and parts of them.
-    checkpoint.keep_only(folder, {checkpoint.find(folder).name})
+    keep_only(folder, {checkpoint.find(folder).name})

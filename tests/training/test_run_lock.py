@@ -77,7 +77,9 @@ def test_a_holder_without_a_name(tmp_path):
         end(process)
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+@pytest.mark.parametrize(
+    "number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS]
+)
 def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys, number):
     def refuse(*_):
         raise OSError(number, "no")

@@ -193,7 +193,7 @@ def test_weight_decay_counts_kernels_only():
 
 
 def test_lines_after_the_restored_step_are_dropped(tmp_path):
-    path = tmp_path / metrics_log.METRICS_FILE
+    path = tmp_path / metrics_log.LOG_FILE
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
     log = metrics_log.MetricsLog(tmp_path, 2)
     log.write(3, {"loss": 0.5})
