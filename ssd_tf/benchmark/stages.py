@@ -17,8 +17,8 @@ import tensorflow as tf
 from ssd_tf.benchmark import inputs
 from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.config.training import AUGMENTATIONS, TrainParams
-from ssd_tf.detect import saved_model
 from ssd_tf.evaluation import evaluate as evaluate_lib
+from ssd_tf.export import signatures
 from ssd_tf.input_pipeline import batches as input_pipeline
 from ssd_tf.multibox import detection, losses
 from ssd_tf.nets.keras_layers import L2Normalization
@@ -220,7 +220,7 @@ def detect(net: SSDNet, batch_size: int) -> dict[str, Measure]:
 def inference(net: SSDNet, batch_size: int) -> dict[str, Measure]:
     """Encoded JPEGs to detections, as the exported model does it."""
     photos = [inputs.photo(seed) for seed in range(batch_size)]
-    predict = saved_model.make_predict(net)
+    predict = signatures.make_predict(net)
     return {"JPEG to detections": warmed(lambda: predict(photos), batch_size)}
 
 
@@ -303,17 +303,3 @@ def metrics(net: SSDNet, batch_size: int) -> dict[str, Measure]:
         evaluate_lib.measure(images, names, num_workers=os.cpu_count() or 1)
 
     return {f"{NUM_COCO_CLASSES} classes": warmed(measure, len(images))}
-
-
-MAKERS = {
-    "decode": decode,
-    "encode": encode,
-    "loss": loss,
-    "forward": forward,
-    "bare": bare,
-    "detect": detect,
-    "inference": inference,
-    "evaluate": evaluate,
-    "metrics": metrics,
-    "train": train,
-}
