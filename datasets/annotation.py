@@ -51,7 +51,7 @@ class Problem:
 
     @property
     def is_error(self) -> bool:
-        """Whether `--on_error=fail` stops here; notes never do."""
+        """True if `--on_error=fail` stops here; notes never do."""
         return self.kind not in NOTES
 
     def __str__(self) -> str:
@@ -127,7 +127,7 @@ class Annotation:
             )
 
     def read_image(self) -> bytes:
-        """The encoded image.
+        """Returns the encoded image.
 
         Raises:
           OSError: the file cannot be read.
@@ -185,7 +185,7 @@ def clean(
 
 
 def _judge(box_px, scale_px):
-    """The box cut to the image, or None, and what is wrong with it, if."""
+    """Returns the box cut to the image, or None, and its problem, if any."""
     if not np.isfinite(box_px).all():
         return None, "not_finite_box"
     extent = box_px[2:] - box_px[:2]

@@ -1,4 +1,4 @@
-"""What lies in a folder of converted data: shards, class names, manifest.
+"""The files of a folder of converted data: shards, class names, manifest.
 
     train-00000-of-00002.tfrecord ...   the records
     labels.txt, label_map.pbtxt         the class names
@@ -40,20 +40,20 @@ class Shard:
 
 
 def shard_names(split: str, count: int) -> list[str]:
-    """File names of the shards of a split, in order."""
+    """Returns file names of the shards of a split, in order."""
     return [
         f"{split}-{index:05d}-of-{count:05d}.tfrecord" for index in range(count)
     ]
 
 
 def is_shard_of(name: str, split: str) -> bool:
-    """Whether a file name is one that `shard_names` gives for the split."""
+    """Returns whether `shard_names` gives this file name for the split."""
     pattern = re.escape(split) + r"-\d{5}-of-\d{5}\.tfrecord"
     return re.fullmatch(pattern, name) is not None
 
 
 def read_manifest(dataset_dir: str | pathlib.Path) -> dict:
-    """What the conversion wrote into `manifest.json`.
+    """Reads `manifest.json` of a conversion.
 
     Raises:
       UserError: there is none, or it is not one of ours.
@@ -94,7 +94,8 @@ def class_names(dataset_dir: str | pathlib.Path) -> list[str]:
 
 
 def list_shards(dataset_dir: str | pathlib.Path, split: str) -> list[Shard]:
-    """The files of a split, in order; `ssd_tf.datasets.shards` checks them.
+    """Returns the files of a split, in order; `ssd_tf.datasets.shards` checks
+    them.
 
     Args:
       dataset_dir: a folder with converted data, ours or another tool's.

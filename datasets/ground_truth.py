@@ -1,4 +1,4 @@
-"""What a detector is evaluated on: records, a VOC tree, or COCO's JSON.
+"""Ground truth of an evaluation: records, a VOC tree, or COCO's JSON.
 
 All three become the same stream of parsed records, see
 `records.parse_example`, so that whoever evaluates need not ask.
@@ -191,7 +191,7 @@ def _of_coco(path, split, image_dir, class_names):
 
 
 def _listed(names):
-    """Names for a message, not all of many."""
+    """Returns names for a message, not all of many."""
     more = ", ..." if len(names) > _MAX_LISTED else ""
     return ", ".join(names[:_MAX_LISTED]) + more or "none"
 

@@ -50,7 +50,9 @@ class Picture:
 
 
 def index(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """The images of a folder by their stems; each list sorted by name."""
+    """Returns the images of a folder by their stems; each list sorted by
+    name.
+    """
     found = {}
     for path in sorted(folder.glob("*")):
         if path.suffix.lower() in SUFFIXES:
@@ -61,7 +63,7 @@ def index(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
 def find(
     indexed: dict[str, list[pathlib.Path]], stem: str, stated: str
 ) -> pathlib.Path:
-    """The image that belongs to an annotation file.
+    """Returns the image that belongs to an annotation file.
 
     Files are paired by their stems. The file name that an annotation states
     is often stale after a renaming, so it only chooses between several images
@@ -117,7 +119,7 @@ def prepare(
 
 
 def upright_size(path: str | os.PathLike) -> tuple[int, int]:
-    """(height, width) of the upright image.
+    """Returns (height, width) of the upright image.
 
     Only the header is read, but all of a PNG without an EXIF block there: one
     may come behind the pixels.
@@ -133,7 +135,7 @@ def upright_size(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def stored_size(file: BinaryIO) -> tuple[int, int]:
-    """(height, width) of the pixels as they lie in the file.
+    """Returns (height, width) of the pixels as they lie in the file.
 
     Only the header is read; of a GIF, whose screen may be smaller, also that
     of the first frame.
@@ -202,7 +204,7 @@ def _encode(image, source_format):
 
 
 def suffix(data: bytes) -> str:
-    """File name suffix that says the format of encoded image bytes."""
+    """Returns file name suffix that says the format of encoded image bytes."""
     with Image.open(io.BytesIO(data)) as image:
         return (
             ".jpg"

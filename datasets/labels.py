@@ -69,7 +69,7 @@ def read(path: str | pathlib.Path) -> list[str]:
 
 
 def check(names: Sequence[str], source: str) -> list[str]:
-    """The names as a list, if they can be the classes of a data set.
+    """Returns the names as a list, if they can be the classes of a data set.
 
     Args:
       names: class names in order.

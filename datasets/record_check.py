@@ -24,7 +24,8 @@ def open_split(
     num_names: int,
     unreadable_shards: str = "fatal",
 ) -> tuple[Callable, int]:
-    """The `records.reader` of a split to train on, and its number of images.
+    """Returns the `records.reader` of a split to train on, and its number of
+    images.
 
     Args:
       dataset_dir, split, unreadable_shards: see `records.reader`.
@@ -101,7 +102,8 @@ def _check_numbers(image, boxes, reasons):
 
 
 def why_useless(boxes: np.ndarray) -> list[str]:
-    """Why each of the boxes matches no anchor; "" where nothing is wrong.
+    """Returns why each of the boxes matches no anchor; "" where nothing is
+    wrong.
 
     Args:
       boxes: float32 [M, 4], ymin, xmin, ymax, xmax in [0, 1].

@@ -35,7 +35,7 @@ _PARALLEL_FILES = 16
 def to_example(
     annotation: Annotation, class_names: Sequence[str]
 ) -> tf.train.Example:
-    """One image as a tf.Example; `parse_example` reads it back.
+    """Returns one image as a tf.Example; `parse_example` reads it back.
 
     Args:
       annotation: clean, with the true size of its JPEG or PNG image.
@@ -165,12 +165,12 @@ def _first_given(parsed, key, other_key):
 
 
 def _flags(values, count):
-    """bool [count]; False for what is missing at the end."""
+    """Returns bool [count]; False for what is missing at the end."""
     return tf.cast(_padded(values, count), tf.bool)
 
 
 def _padded(values, count):
-    """[count]; 0 for what is missing at the end."""
+    """Returns [count]; 0 for what is missing at the end."""
     missing = tf.maximum(count - tf.size(values), 0)
     return tf.pad(values[:count], [[0, missing]])
 
@@ -256,7 +256,8 @@ def _usable(dataset_dir, split, unreadable_shards):
 
 
 def _mixed(paths, seed):
-    """Serialised records of files in an order that follows from the seed."""
+    """Returns serialised records of files in an order that follows from the
+    seed."""
     order = tf.random.experimental.stateless_shuffle(
         paths, tf.stack([tf.cast(seed, tf.int64), 0])
     )
@@ -274,7 +275,7 @@ def read(
     seed: int | tf.Tensor | None = None,
     unreadable_shards: str = "fatal",
 ) -> tf.data.Dataset:
-    """One pass over a split: `reader`, called with the seed."""
+    """Returns one pass over a split: `reader`, called with the seed."""
     return reader(dataset_dir, split, unreadable_shards)(seed)
 
 
@@ -283,7 +284,8 @@ def count(
     split: str,
     unreadable_shards: str = "fatal",
 ) -> int:
-    """Number of images that `read` gives; of our own data the manifest's.
+    """Returns number of images that `read` gives; of our own data the
+    manifest's.
 
     Raises:
       UserError: no such folder or split, or a shard is not whole.
@@ -296,7 +298,7 @@ def count(
 def explained_errors(
     dataset_dir: str | pathlib.Path, *splits: str | None
 ) -> Iterator[None]:
-    """Inside, an error of reading the splits becomes one that names the shard.
+    """Turns errors of reading the splits into one that names the shard.
 
     TensorFlow's DataLossError has lost the file's name, so that all shards
     are read again. If all can be, as after a short failure of a disk far

@@ -49,7 +49,7 @@ class BadShard:
 def find_bad(
     shards: Sequence[catalog.Shard], deep: bool = True
 ) -> list[BadShard]:
-    """Those of the files that are no whole TFRecord files, in order.
+    """Returns those of the files that are no whole TFRecord files, in order.
 
     Args:
       shards: from `catalog.list_shards`; an empty file is whole, a shard that
@@ -65,7 +65,7 @@ def find_bad(
 
 
 def refusal(bad: BadShard) -> UserError:
-    """The error that names a bad shard and its remedies."""
+    """Returns the error that names a bad shard and its remedies."""
     return UserError(
         f"{bad.path}: {bad.reason}; restore the file, convert the data again "
         "or leave the file out by --unreadable_shards=skip"
@@ -75,7 +75,7 @@ def refusal(bad: BadShard) -> UserError:
 def usable(
     shards: Sequence[catalog.Shard], unreadable_shards: str = "fatal"
 ) -> list[catalog.Shard]:
-    """The shards to read, with the number of images in each.
+    """Returns the shards to read, with the number of images in each.
 
     Files are looked at again only when they have changed: all readers of a
     split get the same shards, and what is left out is said once.
@@ -100,7 +100,7 @@ def usable(
 
 
 def _stamp(path):
-    """What changes with a file; None where there is none."""
+    """Returns size and time of a file, which change with it, or None."""
     try:
         status = path.stat()
     except OSError:
@@ -136,7 +136,7 @@ def _examine_all(shards, deep):
 
 
 def _examine(shard: catalog.Shard, deep: bool) -> tuple[int, str | None]:
-    """The number of readable records, and why there are no more."""
+    """Returns the number of readable records, and why there are no more."""
     try:
         size = shard.path.stat().st_size
         if size == shard.size and not deep:
@@ -162,7 +162,7 @@ def _examine(shard: catalog.Shard, deep: bool) -> tuple[int, str | None]:
 
 
 def _walk(path: pathlib.Path, size: int) -> tuple[list[int], str | None]:
-    """Where the whole records begin, and what is wrong behind them.
+    """Finds the whole records, and the damage behind them.
 
     Reads the lengths alone: a few microseconds a record.
     """
@@ -187,7 +187,7 @@ def _walk(path: pathlib.Path, size: int) -> tuple[list[int], str | None]:
 
 
 def _count_readable(path: pathlib.Path, records: int) -> int:
-    """How many of the first `records` records have whole data."""
+    """Counts the whole ones among the first `records` records."""
     readable = 0
     with contextlib.suppress(tf.errors.OpError):
         for _ in tf.data.TFRecordDataset(str(path)).take(records):
@@ -196,7 +196,8 @@ def _count_readable(path: pathlib.Path, records: int) -> int:
 
 
 def _masked_crc(data: bytes) -> int:
-    """CRC-32C (RFC 3720, appendix B.4), masked as TFRecord files have it."""
+    """Returns CRC-32C (RFC 3720, appendix B.4), masked as TFRecord files have
+    it."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = (crc >> 8) ^ _CRC_TABLE[(crc ^ byte) & 0xFF]

@@ -90,7 +90,7 @@ def default_run(
 
 
 def _draw_sheet(run_dir, raw, train_dir):
-    """One picture of detections on the first test images."""
+    """Returns one picture of detections on the first test images."""
     from ssd_tf.command import files
     from ssd_tf.detect import drawing
     from ssd_tf.detect.detectors import load_detector

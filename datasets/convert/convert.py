@@ -177,7 +177,7 @@ def _read_split(reader, roots, split):
 
 
 def _earlier_manifest(output_dir, without):
-    """What the folder holds besides the splits that are to be converted."""
+    """Returns the manifest without the splits that are to be converted."""
     if not (output_dir / catalog.MANIFEST).is_file():
         return {"format_version": FORMAT_VERSION, "classes": [], "splits": {}}
     manifest = catalog.read_manifest(output_dir)
@@ -190,7 +190,8 @@ def _earlier_manifest(output_dir, without):
 
 
 def _choose_class_names(found, given, earlier):
-    """The names asked for, or those of earlier splits, or all there are."""
+    """Returns the names asked for, or those of earlier splits, or all there
+    are."""
     present = {
         name
         for items in found.values()

@@ -77,7 +77,7 @@ def convert_split(
 
 
 def _shards(split, num_images, num_shards):
-    """(name, images) per shard; neighbours stay together in a shard."""
+    """Returns (name, images) per shard; neighbours stay together in a shard."""
     count = num_shards or max(1, math.ceil(num_images / IMAGES_PER_SHARD))
     ends = [index * num_images // count for index in range(count + 1)]
     sizes = [end - start for start, end in itertools.pairwise(ends)]
@@ -158,7 +158,9 @@ class Tally:
         )
 
     def problem_counts(self, errors: bool | None = None) -> dict[str, int]:
-        """How many of each kind; of errors or notes only, if asked."""
+        """Counts the problems of each kind; of errors or notes only, if
+        asked.
+        """
         kinds = collections.Counter(
             problem.kind
             for problem in self._problems
@@ -172,7 +174,8 @@ class Tally:
         return str(self._problems[0]) if self._problems else ""
 
     def to_json(self, class_names: Iterable[str]) -> dict:
-        """The counts as `manifest.json` holds them; every class has one."""
+        """Returns the counts as `manifest.json` holds them; every class has
+        one."""
         fields = (
             "images",
             "images_without_boxes",

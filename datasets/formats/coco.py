@@ -32,7 +32,8 @@ class Categories(NamedTuple):
 
 
 def splits(roots: Sequence[pathlib.Path]) -> list[str]:
-    """Names of the splits of all roots, sorted; a file is one, by its name.
+    """Returns names of the splits of all roots, sorted; a file is one, by its
+    name.
 
     Raises:
       UserError: a root has no annotation file.
@@ -54,7 +55,7 @@ def _files(root):
 
 
 def find(root: str | os.PathLike, split: str) -> pathlib.Path:
-    """The annotation file of a split; a root that is a file is its own.
+    """Returns the annotation file of a split; a root that is a file is its own.
 
     Raises:
       UserError: there is none, or several would do.
@@ -81,7 +82,7 @@ def find(root: str | os.PathLike, split: str) -> pathlib.Path:
 
 
 def categories(path: str | os.PathLike) -> Categories:
-    """The classes of an annotation file.
+    """Returns the classes of an annotation file.
 
     Raises:
       UserError: not such a file.
@@ -156,7 +157,7 @@ def read(
 
 
 def _by_id(image):
-    """Numbers rise first, then text; tools mix them."""
+    """Orders numbers before text; tools mix them."""
     number = image["id"]
     is_text = isinstance(number, str)
     return is_text, 0 if is_text else number, str(number)
@@ -220,7 +221,7 @@ def _annotation(path, image, rows, names, image_path):
 
 
 def _flag(row, field):
-    """0 or 1; as text, "0" would be true."""
+    """Returns 0 or 1 as a number; the text "0" would be true."""
     value = row.get(field, 0)
     if value not in (0, 1):
         raise ValueError(f"{field} is {value!r}, expected 0 or 1")
@@ -228,7 +229,7 @@ def _flag(row, field):
 
 
 def _image_path(path, split, image, image_dir):
-    """Where an image is; where it should be, if it is nowhere."""
+    """Returns the path of an image; where it should be, if it is missing."""
     # Whoever does not read images needs no names of files.
     name = str(image.get("file_name", f"image {image['id']} has no file_name"))
     own = path.stem.removeprefix(_PREFIX)

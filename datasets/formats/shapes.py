@@ -212,7 +212,7 @@ def _random_shape(rng, size, onto):
 
 
 def _outline(name):
-    """Corners of the shape in the unit circle, [n, 2]."""
+    """Returns corners of the shape in the unit circle, [n, 2]."""
     corners = {"circle": 32, "square": 4, "star": 10, "triangle": 3}[name]
     angles = np.arange(corners) * (2 * math.pi / corners)
     radii = np.ones(corners)
@@ -227,7 +227,7 @@ def _visible_shares(shapes, owner):
 
 
 def _bounds(mask):
-    """ymin, xmin, ymax, xmax of the true pixels, in final pixels."""
+    """Returns ymin, xmin, ymax, xmax of the true pixels, in final pixels."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     low = [rows[0] // _SUPERSAMPLING, columns[0] // _SUPERSAMPLING]
     high = [rows[-1] // _SUPERSAMPLING, columns[-1] // _SUPERSAMPLING]
@@ -240,7 +240,8 @@ def _leaves(shape, drawn_size):
 
 
 def _background(rng, height, width):
-    """Muted colours that change slowly, under thin lines and pale discs."""
+    """Returns muted colours that change slowly, under thin lines and pale
+    discs."""
     size = (width * _SUPERSAMPLING, height * _SUPERSAMPLING)
     base = rng.integers(50, 206) + rng.integers(-20, 21, 3)
     patches = base + rng.integers(-35, 36, (*rng.integers(3, 9, 2), 1))
@@ -261,7 +262,7 @@ def _background(rng, height, width):
 
 
 def _photograph(rng, canvas, height, width):
-    """The drawing at its final size with a camera's noise, as JPEG."""
+    """Returns the drawing at its final size with a camera's noise, as JPEG."""
     picture = np.asarray(canvas.reduce(_SUPERSAMPLING))
     strength = int(rng.integers(4, 21))
     noise = rng.integers(-strength, strength + 1, picture.shape, np.int16)

@@ -74,7 +74,9 @@ def read(
 
 
 def _read_root(root, split, taken, need_images):
-    """One root of a union; `taken` are the names that earlier ones used."""
+    """Yields one root of a union; `taken` are the names that earlier ones
+    used.
+    """
     image_files = images.index(root / "JPEGImages")
     seen = set()
     for name in image_names(root, split):
@@ -199,7 +201,7 @@ def _size(tree):
 
 
 def _corners(objects):
-    """Pixels as they are written, float64 [n, 4]."""
+    """Returns pixels as they are written, float64 [n, 4]."""
     rows = [
         [_number(item, f"bndbox/{name}") for name in _CORNERS]
         for item in objects
@@ -212,7 +214,9 @@ def _counts_from_zero(corners):
 
 
 def _boxes(corners, height, width):
-    """float32 [n, 4]; see the module's docstring for the two countings."""
+    """Returns float32 [n, 4]; see the module's docstring for the two
+    countings.
+    """
     low, high = corners[:, :2], corners[:, 2:]
     no_extent = low == high
     if not _counts_from_zero(corners):
@@ -290,7 +294,7 @@ def _object_xml(annotation, index):
 
 
 def _pixel(coordinate, size, first):
-    """A whole number wherever reading it gives the coordinate back."""
+    """Returns a whole number wherever reading it gives the coordinate back."""
     exact = float(coordinate) * size
     whole = round(exact)
     if np.float32(whole / size) == coordinate:
@@ -322,7 +326,9 @@ def has(root: pathlib.Path, split: str) -> bool:
 
 
 def image_names(root: pathlib.Path, split: str) -> list[str]:
-    """Names of the split's images, without suffix, in the list's order."""
+    """Returns names of the split's images, without suffix, in the list's
+    order.
+    """
     path = _path(root, split)
     if not path.is_file():
         return sorted(xml.stem for xml in root.glob("Annotations/*.xml"))

@@ -1,4 +1,4 @@
-"""How many images a second a server answers, and how long each request takes.
+"""Measures a server: images per second and the latency of requests.
 
 Knows nothing of protocols: what is measured is a function that may fail.
 """
@@ -25,7 +25,7 @@ _LONGEST_WAIT = 0.5
 
 
 class Request(NamedTuple):
-    """What is asked, ready to be sent."""
+    """A request, ready to be sent."""
 
     ask: Callable[[], object]  # may raise `RequestError`
     images: int
@@ -40,7 +40,7 @@ class Sent(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What was measured."""
+    """Figures of a measurement."""
 
     seconds: float  # from the first request to the last answer
     images: int  # that were answered
@@ -72,7 +72,7 @@ def measure(
         return sent
 
     def in_threads(count: int | None, end: float) -> list[Sent]:
-        """What all threads have sent."""
+        """Sends from all threads; returns all requests."""
         begun = [
             _begin(ask, itertools.islice(itertools.cycle(requests), count), end)
             for _ in range(concurrency)
@@ -107,7 +107,7 @@ def _begin(function, *args) -> futures.Future:
 
 
 def _results(begun: Iterable[futures.Future]) -> Iterator[list[Sent]]:
-    """What each has returned, as they end; the first exception is raised."""
+    """Yields the results as they arrive; raises the first exception."""
     waiting = begun
     while waiting:
         done, waiting = futures.wait(

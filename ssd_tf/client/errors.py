@@ -97,7 +97,7 @@ class RequestError(UserError):
 
 
 def _shortened(said: str) -> str:
-    """The first line, without TensorFlow's names of nodes."""
+    """Returns the first line, without TensorFlow's names of nodes."""
     said = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]", "", said)
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return lines[0][:300] if lines else "it does not say why"
@@ -203,7 +203,8 @@ def wait_until_available(
 
 
 def _waited_for(error, asked, seconds):
-    """The error at the end, which is that of --wait if there is no answer."""
+    """Returns the error at the end, which is that of --wait if there is no
+    answer."""
     if error.kind != "DEADLINE_EXCEEDED":
         return error
     said = f"{asked.server} has not answered within so many seconds"

@@ -75,7 +75,9 @@ class GrpcClient:
         self._models = model_service_pb2_grpc.ModelServiceStub(channel)
 
     def prepare(self, images: Sequence[bytes]) -> Callable[[], Any]:
-        """What asks for the detections; see `RestClient.prepare`."""
+        """Returns the call that asks for detections; see
+        `RestClient.prepare`.
+        """
         request = predict_pb2.PredictRequest(output_filter=OUTPUTS)
         self._name(request).signature_name = self._asked.signature_name
         request.inputs[INPUT].CopyFrom(
@@ -86,7 +88,7 @@ class GrpcClient:
         )
 
     def predict(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
-        """Detections on encoded images; see `RestClient.predict`.
+        """Returns detections on encoded images; see `RestClient.predict`.
 
         Raises:
           RequestError: no answer, or another one.
@@ -94,7 +96,7 @@ class GrpcClient:
         return self.prepare(images)()
 
     def states(self, seconds: float | None = None) -> dict[str, str]:
-        """Number of each version -> its state; see `RestClient.states`."""
+        """Returns the state of each version; see `RestClient.states`."""
         request = status_pb2.GetModelStatusRequest()
         self._name(request)
         answer = self._ask(self._models.GetModelStatus, request, seconds)
@@ -105,7 +107,7 @@ class GrpcClient:
         }
 
     def signatures(self) -> dict[str, Signature]:
-        """Signatures by their names."""
+        """Returns signatures by their names."""
         request = metadata_pb2.GetModelMetadataRequest(
             metadata_field=["signature_def"]
         )
@@ -129,7 +131,7 @@ class GrpcClient:
         wait_until_available(self, self._asked, seconds)
 
     def _name(self, request: Any) -> Any:
-        """Names the model in a request; the part that does."""
+        """Names the model in a request; returns the part that does."""
         spec = request.model_spec
         spec.name = self._asked.model_name
         if self._asked.version is not None:
@@ -162,7 +164,8 @@ class GrpcClient:
 
 
 def _explained(code: str, said: str, asked: Asked) -> RequestError:
-    """The error of an answer, or of none, which gRPC does not tell apart."""
+    """Returns the error of an answer, or of none, which gRPC does not tell
+    apart."""
     if code == "UNAVAILABLE":
         if "HTTP/2" in said or "http1" in said:
             return other_protocol("gRPC", "rest", asked)

@@ -182,7 +182,7 @@ class RestClient:
             self._path += f"/versions/{asked.version}"
 
     def prepare(self, images: Sequence[bytes]) -> Callable[[], Any]:
-        """What asks for the detections on encoded images, at least one.
+        """Returns the call that asks for detections on encoded images.
 
         It may be called more than once, and in any thread; see `predict`.
         """
@@ -198,7 +198,7 @@ class RestClient:
         )
 
     def predict(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
-        """Detections on encoded images, at least one.
+        """Returns detections on encoded images, at least one.
 
         Returns:
           `detection_boxes` float32 `[B, K, 4]`, `detection_scores` float32
@@ -211,7 +211,7 @@ class RestClient:
         return self.prepare(images)()
 
     def states(self, seconds: float | None = None) -> dict[str, str]:
-        """Number of each version -> its state, such as LOADING.
+        """Returns the state of each version, such as LOADING.
 
         Args:
           seconds: to wait for the answer; None: as for every request.
@@ -219,7 +219,7 @@ class RestClient:
         return self._ask(_states, "GET", seconds=seconds)
 
     def signatures(self) -> dict[str, Signature]:
-        """Signatures by their names."""
+        """Returns signatures by their names."""
         return self._ask(_signatures, "GET", "/metadata")
 
     def wait_until_available(self, seconds: float = 0.0) -> None:
@@ -243,7 +243,7 @@ class RestClient:
         body: bytes | None = None,
         seconds: float | None = None,
     ) -> Any:
-        """What is read from the JSON of an answer."""
+        """Asks and reads the JSON of the answer."""
 
         def ask(deadline: float) -> Any:
             answer = _answer(self._server, deadline, request, self._asked)
@@ -268,7 +268,7 @@ def _answer(server, deadline, request, asked) -> Answer:
 
 
 def _content(answer: Answer, read, asked: Asked) -> Any:
-    """What is read from good JSON."""
+    """Reads the JSON of a good answer."""
     status = answer.status
     text = answer.content.decode(errors="replace")
     try:

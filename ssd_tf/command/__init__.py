@@ -1,4 +1,4 @@
-"""What every command shares: flags, one-line errors, progress, tables.
+"""The parts that commands share: flags, one-line errors, progress, tables.
 
 A mistake of the user is a `UserError`: one line that names the file or flag,
 the value and the remedy; the command ends with exit code 1 and no traceback.
@@ -97,7 +97,7 @@ def _fail(message: str) -> None:
 
 
 def command_line() -> list[str]:
-    """What this process was started with, as one would type it."""
+    """Returns the words that this process was started with."""
     name = os.path.basename(sys.argv[0])
     return [*(["python"] if name.endswith(".py") else []), name, *sys.argv[1:]]
 

@@ -1,4 +1,4 @@
-"""What commands print: lines, tables and progress."""
+"""Lines, tables and progress bars that commands print."""
 
 import contextlib
 import sys
@@ -43,7 +43,7 @@ def print_table(
 
 
 def _is_number(cell: str) -> bool:
-    """A number, or the dash that stands for a missing one."""
+    """Returns a number, or the dash that stands for a missing one."""
     return cell == "-" or cell[:1].isdigit() or cell[:1] in "+-."
 
 
@@ -51,7 +51,7 @@ def _is_number(cell: str) -> bool:
 def progress(
     description: str, total: int | None, unit: str = "images"
 ) -> Iterator[Callable[..., None]]:
-    """A progress bar, or a plain line now and then outside a terminal.
+    """Yields a progress bar, or a plain line now and then outside a terminal.
 
     Yields:
       `advance(steps=1, units=None, text="")`: counts `steps` of `total`;

@@ -1,4 +1,4 @@
-"""What ends a command without a traceback."""
+"""Exceptions that end a command without a traceback."""
 
 import os
 import signal

@@ -15,7 +15,7 @@ from typing import Any
 
 
 def temporary_name(path: str | os.PathLike) -> pathlib.Path:
-    """A hidden, never numeric, unused name beside `path`."""
+    """Returns a hidden, never numeric, unused name beside `path`."""
     path = pathlib.Path(path).resolve()  # `.` has no name
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 

@@ -13,12 +13,12 @@ _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 
 def safe(text: str) -> str:
-    """Any text as one part of a path: "a/b: c" becomes "a_b_ c"."""
+    """Returns any text as one part of a path: "a/b: c" becomes "a_b_ c"."""
     return shortened(_UNSAFE.sub("_", text).strip(". ") or "_")
 
 
 def shortened(name: str) -> str:
-    """The name with its suffix, cut to `MAX_BYTES` bytes."""
+    """Returns the name with its suffix, cut to `MAX_BYTES` bytes."""
     encoded = os.fsencode(name)
     if len(encoded) <= MAX_BYTES:
         return name
@@ -28,7 +28,7 @@ def shortened(name: str) -> str:
 
 
 def shown(path: str | os.PathLike) -> str:
-    """A path for people and for JSON, whatever bytes are in it."""
+    """Returns a path for people and for JSON, whatever bytes are in it."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
@@ -41,7 +41,8 @@ class UniqueNames:
         self._next_number: dict[str, itertools.count] = {}
 
     def give(self, *candidates: str) -> str:
-        """The first candidate that is free, else the last with a number.
+        """Returns the first candidate that is free, else the last with a
+        number.
 
         Args:
           candidates: relative paths; of a.jpg the numbered ones are a_2.jpg,

@@ -14,7 +14,7 @@ _REQUESTS = {
 
 
 class StopRequests:
-    """What has come so far."""
+    """The signals received so far."""
 
     def __init__(self):
         """Nothing has."""

@@ -20,7 +20,7 @@ _BEHIND = 4
 
 
 class AbortedError(Exception):
-    """What was fed item by item has failed before its end."""
+    """Raised in a consumer whose producer has failed."""
 
 
 def prefetch(items: Iterable[Item], ahead: int) -> Iterator[Item]:
@@ -48,7 +48,7 @@ def ordered_map(
     workers: int,
     ahead: int,
 ) -> Iterator[Value]:
-    """`map` by several threads.
+    """Maps a function over items by several threads.
 
     Args:
       function: called in any of the threads.
@@ -82,7 +82,7 @@ def ordered_map(
 
 @contextlib.contextmanager
 def _cancelled():
-    """A queue of futures, of which none is begun any more in the end."""
+    """Yields a queue of futures, of which none is begun any more in the end."""
     pending = collections.deque()
     try:
         yield pending

@@ -7,7 +7,7 @@ _PACKAGES = ("ssd-tf", "tensorflow", "keras", "numpy", "pycocotools")
 
 
 def installed() -> dict[str, str]:
-    """Package -> version of those that are there, and Python's."""
+    """Returns the versions of the installed packages, and Python's."""
     found = {package: _version(package) for package in _PACKAGES}
     # The wheel for CPUs alone has a name of its own.
     found["tensorflow"] = found["tensorflow"] or _version("tensorflow-cpu")

@@ -62,7 +62,7 @@ def _rows(image_id, found, category_ids):
 
 
 def _image_id(source_id: str) -> int | str:
-    """A number where the id is one, as in COCO's own files."""
+    """Returns a number where the id is one, as in COCO's own files."""
     is_number = source_id.isdecimal() and str(int(source_id)) == source_id
     return int(source_id) if is_number else source_id
 
@@ -107,7 +107,7 @@ def read(
 
 
 def _entry(row, labels):
-    """Box, score and class of one detection; class None if unknown."""
+    """Returns box, score and class of one detection; class None if unknown."""
     number = row["category_id"]
     label = int(number) if labels is None else labels.get(number)
     if not isinstance(row["bbox"], list):

@@ -1,4 +1,4 @@
-"""What a model file says of itself: `model.json` and class names.
+"""Descriptions inside model files: `model.json` and class names.
 
 Both lie in a SavedModel's assets, in the metadata of an ONNX file, and in the
 ZIP archive behind a TFLite file; `export.model` writes `model.json`. Nothing

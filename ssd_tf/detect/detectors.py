@@ -215,7 +215,7 @@ def _existing(path):
 
 
 def _stated_names(path):
-    """The names inside a file, or else beside it."""
+    """Returns the names inside a file, or else beside it."""
     from ssd_tf.datasets import labels
 
     names = class_names(path)
@@ -276,7 +276,7 @@ def _of_saved_model(path):
 
 
 def _max_pixels(path):
-    """The limit that an export states; older ones state none."""
+    """Returns the limit that an export states; older ones state none."""
     try:
         return int((description.load(path) or {})["max_pixels"])
     except (UserError, ValueError, KeyError, TypeError):

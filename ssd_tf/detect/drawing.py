@@ -36,7 +36,7 @@ class _Style(NamedTuple):
 
 
 def class_color(label: int) -> Color:
-    """The RGB colour of a class: always the same, and its own.
+    """Returns the RGB colour of a class: always the same, and its own.
 
     Args:
       label: any class number; 1 is red.
@@ -200,7 +200,7 @@ def contact_sheet(
 
 
 def _picture(image: np.ndarray | Image.Image) -> Image.Image:
-    """A copy of the image as an RGB picture."""
+    """Returns a copy of the image as an RGB picture."""
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     image = np.asarray(image)
@@ -224,18 +224,20 @@ def _as_boxes(values: ArrayLike) -> np.ndarray:
 
 
 def _is_drawable(boxes: np.ndarray) -> np.ndarray:
-    """Bool [n]: neither inverted nor NaN (whose comparisons are False)."""
+    """Returns bool [n]: neither inverted nor NaN (whose comparisons are
+    False).
+    """
     return (boxes[:, 2] >= boxes[:, 0]) & (boxes[:, 3] >= boxes[:, 1])
 
 
 def _frames(boxes: ArrayLike, size: tuple[int, int]) -> list[tuple]:
-    """The pixel boxes of those boxes that can be drawn."""
+    """Returns the pixel boxes of those boxes that can be drawn."""
     boxes = _as_boxes(boxes)
     return _pixel_boxes(boxes[_is_drawable(boxes)], size)
 
 
 def _pixel_boxes(boxes: np.ndarray, size: tuple[int, int]) -> list[tuple]:
-    """First and last pixel (x, y, x, y) of each box, in the picture."""
+    """Returns first and last pixel (x, y, x, y) of each box, in the picture."""
     width, height = size
     edges = clip(boxes) * [height, width, height, width]
     first = np.minimum(np.rint(edges[:, :2]), [height - 1, width - 1])
@@ -281,7 +283,8 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _readable_on(color: Color) -> Color:
-    """Black or white, whichever has the contrast of 4.5 that WCAG 2 asks for.
+    """Returns black or white, whichever has the contrast of 4.5 that WCAG 2
+    asks for.
 
     One of them always has: the contrast is (bright + 0.05) / (dark + 0.05) in
     luminance, equal for both at sqrt(1.05 * 0.05) - 0.05 = 0.179.
@@ -297,7 +300,7 @@ def _readable_on(color: Color) -> Color:
 def _draw_dashed(
     draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], width: int
 ) -> None:
-    """A black frame with white dashes: visible on any background."""
+    """Draws a black frame with white dashes, visible on any background."""
     x0, y0, x1, y1 = box
     draw.rectangle(box, outline=BLACK, width=width)
     dash, inset = 4 * width, width - 1

@@ -167,7 +167,7 @@ def write_coco(
 
 
 def coco_ids(source_ids: Sequence[str]) -> list[int]:
-    """Numbers for images: COCO's tools take nothing else.
+    """Returns numbers for images: COCO's tools take nothing else.
 
     Args:
       source_ids: of all images.

@@ -27,7 +27,7 @@ _MAX_JPEG_SIDE = 65_500
 def read(
     source: pathlib.Path | bytes, max_pixels: int = MAX_MEGAPIXELS * 10**6
 ) -> images.Picture:
-    """An image as a detector takes it.
+    """Returns an image as a detector takes it.
 
     Args:
       source: a file, of which nothing but the header is read where it is no

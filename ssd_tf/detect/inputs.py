@@ -1,5 +1,5 @@
-"""What --input means: images, videos, cameras and TFRecord files, and the
-names under which their results are written.
+"""Finds images, videos, cameras and TFRecord files by the parts of --input,
+and names their results.
 
 Nothing here opens a picture.
 """
@@ -48,7 +48,7 @@ class Video(NamedTuple):
 
     @property
     def file(self) -> str:
-        """What it is called in results."""
+        """Its name in results."""
         return shown(self.path) if self.path else f"webcam:{self.camera}"
 
 
@@ -64,19 +64,22 @@ class Naming:
         self._files, self._ids = UniqueNames(), UniqueNames()
 
     def picture(self, relative: str) -> str:
-        """Path of what is drawn, for an image found at a relative path."""
+        """Returns path of what is drawn, for an image found at a relative
+        path.
+        """
         return self._file(relative, _DRAWN_PICTURES)
 
     def video(self, relative: str) -> str:
-        """The same for a video."""
+        """Returns the same for a video."""
         return self._file(relative, _DRAWN_VIDEOS)
 
     def source_id(self, *candidates: str) -> str:
-        """The first of them that is free, as a file name."""
+        """Returns the first of them that is free, as a file name."""
         return self._ids.give(*map(safe, candidates))
 
     def source_id_of_file(self, relative: str) -> str:
-        """Its path without suffix, or with it where that is given already."""
+        """Returns its path without suffix, or with it where that is given
+        already."""
         stem = pathlib.PurePosixPath(relative).with_suffix("")
         return self.source_id(str(stem), relative)
 
@@ -91,7 +94,9 @@ class Naming:
 
 
 def split_list(text: str) -> list[str]:
-    """The parts of a comma list; a file may have a comma in its name."""
+    """Returns the parts of a comma list; a file may have a comma in its
+    name.
+    """
     if os.path.exists(text):
         return [text]
     return [part.strip() for part in text.split(",") if part.strip()]
@@ -100,7 +105,7 @@ def split_list(text: str) -> list[str]:
 def find(
     values: Sequence[str], split: str | None, naming: Naming
 ) -> list[Source]:
-    """What the parts of --input mean, in their order, each file once.
+    """Finds the sources that the parts of --input name, each file once.
 
     Args:
       values: image, video or TFRecord files, folders of them (not searched
@@ -141,7 +146,7 @@ def _prefixes(values):
 
 
 def _base(value):
-    """The folder that the names of the files found are relative to."""
+    """Returns the folder that the names of the files found are relative to."""
     path = pathlib.Path(value)
     if path.is_file():
         return path.parent
@@ -153,7 +158,9 @@ def _base(value):
 def _expand(
     value: str, split: str | None
 ) -> Sequence[pathlib.Path | Shard | int]:
-    """The files that one part means, sorted, or the number of a camera."""
+    """Returns the files that one part means, sorted, or the number of a
+    camera.
+    """
     path = pathlib.Path(value)
     if path.is_file():
         return [path]

@@ -30,7 +30,7 @@ _MISSING_SECONDS, _MISSING_SHARE = 1.0, 0.05
 
 
 class Moment(NamedTuple):
-    """Where in its video a picture is."""
+    """Position of a picture in its video."""
 
     video: Video
     fps: float
@@ -72,7 +72,7 @@ class Unreadable(NamedTuple):
 
 
 class Reader(NamedTuple):
-    """How pictures are read."""
+    """Settings of reading."""
 
     # From pixels and encoded image, see `Detector.prepare`.
     prepare: Callable[[np.ndarray, bytes | None], Any]
@@ -197,7 +197,7 @@ def _read_encoded(names, source, reader):
 
 
 def _of_records(shard: Shard, reader: Reader) -> Iterator[Job]:
-    """The images of a TFRecord file up to where it is damaged."""
+    """Yields the images of a TFRecord file up to where it is damaged."""
     import tensorflow as tf
 
     from ssd_tf.datasets import records
@@ -276,7 +276,7 @@ def _of_frames(video, capture, reader):
 
 
 def _is_cut_off(seconds, stated_seconds):
-    """Whether much is missing.
+    """Returns True if much of the stated length is missing.
 
     Frames alone do not tell: where a file has no count, OpenCV states seconds
     times the highest rate.
@@ -295,7 +295,7 @@ def _read_frame(moment, source_id, bgr, reader):
 def count(
     sources: Iterable[Source], max_frames: int | None = None
 ) -> int | None:
-    """How many pictures there will be; None where a source does not say."""
+    """Counts the pictures of all sources; None where a source does not say."""
     counts = [_count_one(source, max_frames) for source in sources]
     return None if None in counts else sum(counts)
 

@@ -93,7 +93,8 @@ def _results(
     outputs: Outputs,
     batch_size: int,
 ) -> Iterator[Result | Unreadable]:
-    """Results, their pictures and crops written, in the order of the input."""
+    """Returns results, their pictures and crops written, in the order of the
+    input."""
     jobs = reading.read(sources, reader)
     pictures = threads.prefetch(
         threads.ordered_map(lambda job: job(), jobs, _THREADS, _THREADS),

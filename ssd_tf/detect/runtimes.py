@@ -88,7 +88,9 @@ class _Graph(NamedTuple):
 
 
 def _tflite_graph(path):
-    """The function that detects, by its signature or else its outputs."""
+    """Returns the function that detects, by its signature or else its
+    outputs.
+    """
     litert = command.import_extra("ai_edge_litert.interpreter", "export")
     try:
         # One thread: of several, n, TFLite_Detection_PostProcess leaves out
@@ -121,7 +123,7 @@ def _with_signature(interpreter):
 
 
 def _in_order(interpreter, path):
-    """A file without names has its outputs in the order of the op."""
+    """Returns the graph of a file without names: outputs in the op's order."""
     outputs = interpreter.get_output_details()
     if len(outputs) != len(_POSTPROCESS_ORDER):
         raise UserError(
@@ -196,7 +198,7 @@ def _onnx_session(path, optimised=True):
 
 
 def onnx_metadata(path: str | os.PathLike) -> dict[str, str]:
-    """The custom properties of a .onnx file.
+    """Returns the custom properties of a .onnx file.
 
     Raises:
       UserError: no such file, or no model.
@@ -232,7 +234,7 @@ def load_openvino(path: str | os.PathLike) -> Runtime:
 
 
 class Quantization(NamedTuple):
-    """What an integer q stands for: (q - zero) * scale."""
+    """Meaning of an integer q: (q - zero) * scale."""
 
     scale: float = 0.0  # 0: for itself
     zero: int = 0
@@ -246,7 +248,7 @@ def from_pixels(
     dtype: np.dtype | type,
     quantization: Quantization = NO_QUANTIZATION,
 ) -> np.ndarray:
-    """Pixels in the type of an input.
+    """Returns pixels in the type of an input.
 
     Args:
       pixels: float32 in 0..255.
@@ -267,7 +269,7 @@ def from_pixels(
 
 
 def _means_pixels(quantization, bounds):
-    """Whether integers stand for 0..255, or what calibration saw of it."""
+    """Returns True if integers stand for 0..255, or the part calibrated."""
     scale, zero = quantization
     least, most = (bounds.min - zero) * scale, (bounds.max - zero) * scale
     # 16 bits are symmetric about 0, whatever is seen. Half of 255 is dark.
@@ -275,13 +277,13 @@ def _means_pixels(quantization, bounds):
 
 
 def dequantized(values: np.ndarray, quantization: Quantization) -> np.ndarray:
-    """What the numbers of an output stand for."""
+    """Returns the values that the numbers of an output stand for."""
     scale, zero = quantization
     return (values.astype(np.float32) - zero) * scale if scale else values
 
 
 def normalised(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Classes from 1, int32, 0 pads; boxes cut to the image.
+    """Returns classes from 1, int32, 0 pads; boxes cut to the image.
 
     Whole numbers count from 1 as everywhere in this package, floats from 0 as
     the TFLite op gives them, which does not cut boxes either.
@@ -300,7 +302,7 @@ def normalised(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def stack(results: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """One batch of those of single images."""
+    """Returns one batch of those of single images."""
     return {
         name: np.concatenate([result[name] for result in results])
         for name in NAMES
@@ -310,7 +312,7 @@ def stack(results: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def input_size(
     shape: Sequence[int | str | None], path: str | os.PathLike
 ) -> tuple[int, int]:
-    """Height and width, pixels, of an input's shape.
+    """Returns height and width, pixels, of an input's shape.
 
     Args:
       shape: as the file states it: no positive number where it is free.

@@ -93,7 +93,9 @@ def versions(export_dir: str | os.PathLike) -> dict[int, pathlib.Path]:
 
 
 def _numbered(export_dir):
-    """All that a server would take for a version; 7 may be called 0007."""
+    """Returns all that a server would take for a version; 7 may be called
+    0007.
+    """
     export_dir = pathlib.Path(export_dir)
     if not export_dir.is_dir():
         return {}

@@ -54,7 +54,7 @@ class VideoFrame(NamedTuple):
 
 
 def import_cv2() -> types.ModuleType:
-    """OpenCV, told to leave messages to us.
+    """Returns OpenCV, told to leave messages to us.
 
     Raises:
       UserError: it is not installed.
@@ -84,7 +84,7 @@ def opened(
 
 
 def stated_frames(capture: "cv2.VideoCapture") -> int | None:
-    """How many frames a file says it has; None where it does not."""
+    """Returns the number of frames that a file states, or None."""
     count = capture.get(import_cv2().CAP_PROP_FRAME_COUNT)
     return int(count) if 0 < count < 2**31 else None
 
@@ -96,7 +96,7 @@ def frame_rate(capture: "cv2.VideoCapture") -> float:
 
 
 def size(capture: "cv2.VideoCapture") -> tuple[int, int]:
-    """Height and width in pixels."""
+    """Returns height and width in pixels."""
     cv2 = import_cv2()
     names = cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH
     return tuple(int(capture.get(name)) for name in names)
@@ -105,7 +105,7 @@ def size(capture: "cv2.VideoCapture") -> tuple[int, int]:
 def frames(
     capture: "cv2.VideoCapture", is_live: bool = False
 ) -> Iterator[VideoFrame]:
-    """The frames in their order.
+    """Yields the frames in their order.
 
     Args:
       capture: opened, nothing read yet.
@@ -127,13 +127,15 @@ def frames(
 
 
 def to_rgb(pixels: np.ndarray) -> np.ndarray:
-    """BGR, uint8 `[h, w, 3]`, to RGB and back."""
+    """Returns BGR, uint8 `[h, w, 3]`, to RGB and back."""
     cv2 = import_cv2()
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def writable_rate(fps: float) -> float:
-    """The frame rate nearest to this one that a drawn video can have."""
+    """Returns the frame rate nearest to this one that a drawn video can
+    have.
+    """
     fps = min(max(fps, _MIN_DRAWN_FPS), _MAX_DRAWN_FPS)
     decimals = int(math.log10(_MAX_UNITS / fps))
     return round(fps, min(decimals, _MAX_DECIMALS))
@@ -207,7 +209,7 @@ def writing(
 
 
 def _check_frames(video: pathlib.Path, count: int, path) -> None:
-    """OpenCV says nothing where a disk is full or a size impossible."""
+    """Checks the written frames: OpenCV is silent about a full disk."""
     there = 0
     with contextlib.suppress(UnreadableVideoError), opened(video) as capture:
         there = stated_frames(capture) or 0

@@ -35,7 +35,7 @@ def analyse(
     num_samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Where a detector fails, for metrics.json.
+    """Analyses the mistakes of a detector, for metrics.json.
 
     Args:
       images, judged: of `evaluate.collect` and `evaluate.measure`.
@@ -101,7 +101,7 @@ def _of_class(outcomes):
 
 
 def thresholds(per_class: dict[str, Any]) -> np.ndarray:
-    """The scores of the best F1, float64 [C] by class number."""
+    """Returns the scores of the best F1, float64 [C] by class number."""
     return np.array(
         [
             DEFAULT_THRESHOLD,
@@ -121,7 +121,7 @@ def rank(
     class_names: Sequence[str],
     matching_threshold: float = 0.5,
 ) -> list[worst_images.Judgement]:
-    """All images, worst first, at the scores of the best F1."""
+    """Returns all images, worst first, at the scores of the best F1."""
     cuts = thresholds(per_class)
     return worst_images.rank(
         [
@@ -136,7 +136,7 @@ def rank(
 def of_boxes(
     boxes: np.ndarray, anchors: np.ndarray, match_threshold: float = 0.5
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the anchors do for the boxes of one image.
+    """Computes which boxes of one image the anchors reach.
 
     Args:
       boxes: float [M, 4], corners.

@@ -121,7 +121,7 @@ def compare(
 
 
 def _load_of(path: str | os.PathLike, metrics: Mapping[str, Any]) -> Judged:
-    """The outcomes that a metrics.json was computed from.
+    """Returns the outcomes that a metrics.json was computed from.
 
     Raises:
       UserError: those beside it are another evaluation's.

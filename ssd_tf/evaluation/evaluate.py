@@ -31,7 +31,7 @@ Batch = Mapping[str, tf.Tensor]
 def make_detect(
     net: SSDNet, options: DetectionParams = DetectionParams()
 ) -> Callable[[tf.Tensor], DetectedBatch]:
-    """The compiled function from a batch of images to its detections.
+    """Returns the compiled function from a batch of images to its detections.
 
     It follows the net's weights. Who evaluates again and again makes it once:
     each has a graph of its own.
@@ -106,7 +106,9 @@ def with_size(
 
 
 def _stated_size(record):
-    """Other tools' records do not always state the size of the image."""
+    """Returns other tools' records do not always state the size of the
+    image.
+    """
     stated = (record["height"] > 0) & (record["width"] > 0)
     size = tf.stack([record["height"], record["width"]])
     return tf.cond(
@@ -157,7 +159,7 @@ def _no_progress(*_):
 
 
 def _image_result(found, truth, index, num_classes):
-    """One image of a batch."""
+    """Returns one image of a batch."""
     count = found["num_detections"][index]
     boxes, scores, classes = (
         found[f"detection_{name}"][index][:count]
@@ -235,7 +237,8 @@ def measure(
 
 
 def ground_truth_sha256(images: Sequence[ImageResult]) -> str:
-    """A checksum of what was to be found: who has the same saw the same."""
+    """Returns a checksum of what was to be found: who has the same saw the
+    same."""
     digest = hashlib.sha256()
     for image in images:
         digest.update(
@@ -291,7 +294,7 @@ def print_metrics(
 
 
 def _print_intervals(bootstrap):
-    """The intervals of the means, if there are any."""
+    """Prints the intervals of the means, if there are any."""
     if not bootstrap:
         return
     found = ", ".join(

@@ -97,7 +97,7 @@ def run(
 
 
 def _class_names(path, labels_file, detector):
-    """The classes of the detector; None where nothing states them."""
+    """Returns the classes of the detector; None where nothing states them."""
     if detector is not None and detector.names:
         return detector.names
     if not detectors.is_file(path):
@@ -149,7 +149,7 @@ def _check_options(options: EvalOptions) -> None:
 
 
 def _detect(options, truth, detector):
-    """Detections on the split, as `evaluate.collect` gives them."""
+    """Returns detections on the split, as `evaluate.collect` gives them."""
     data = truth.read(with_images=detector.takes != detectors.IDS)
     batches = input_pipeline.make_for_eval(
         data, evaluate_lib.prepare_for(detector), options.batch_size
@@ -309,7 +309,7 @@ def finish(
 
 
 def _nothing_to_see(truth):
-    """Why there is no image, and what helps."""
+    """Returns why there is no image, and what helps."""
     first = next(iter(truth.problems.values()), None)
     return (
         f"{truth.source['dataset_dir']}: no readable image in split "
@@ -328,7 +328,9 @@ def _foreign_images(
     image_ids: Collection[str] | None,
     path: str,
 ) -> dict[str, str]:
-    """Images that a file has detections of and the evaluation has not."""
+    """Returns images that a file has detections of and the evaluation has
+    not.
+    """
     ids = {image.source_id for image in images}
     foreign = sorted({*(image_ids or ())} - ids)
     if foreign and len(foreign) == len(image_ids):
@@ -349,7 +351,7 @@ def _foreign_images(
 
 
 def _all_ids(truth):
-    """Of the images of the whole split."""
+    """Returns the ids of the images of the whole split."""
     return {
         _text(record["source_id"]) for record in truth.read(with_images=False)
     }
@@ -365,7 +367,9 @@ def _named(names):
 
 
 def _problems(problems: Mapping[Any, Any]) -> dict[str, str]:
-    """Annotations that were skipped, dropped or cut, counted and named."""
+    """Returns annotations that were skipped, dropped or cut, counted and
+    named.
+    """
     by_kind = collections.defaultdict(list)
     for problem in problems.values():
         if problem.action != "mended":
@@ -388,7 +392,7 @@ def _remove_others(eval_dir):
 
 
 def _write(images, truth, params, eval_dir, metrics, judged):
-    """Everything but the report."""
+    """Writes everything but the report."""
     comparison.save(eval_dir / comparison.MATCHES_FILE, judged)
     path = eval_dir / evaluate_lib.METRICS_FILE
     files.write_json(path, metrics)
@@ -404,7 +408,7 @@ def _write(images, truth, params, eval_dir, metrics, judged):
 
 
 def _pictures(images, truth, params, metrics):
-    """The worst and the best images, read once more and drawn."""
+    """Returns the worst and the best images, read once more and drawn."""
     ranked = analysis.rank(
         images,
         metrics["per_class"],

@@ -1,1 +1,1 @@
-"""What a trained net becomes for those who run it."""
+"""Exports of a trained net: SavedModel, TFLite, ONNX."""

@@ -1,4 +1,4 @@
-"""Encoded images of strangers, decoded within the exported graph.
+"""Decodes untrusted encoded images inside the exported graph.
 
 An image says in its header how large it is. One that would need more memory
 than a server has is refused before it is decoded.
@@ -18,7 +18,7 @@ _RIFF, _WEBP = b"RIFF", b"WEBP"
 
 
 class Decoding(NamedTuple):
-    """What an export does with encoded images."""
+    """Treatment of encoded images in an export."""
 
     # Height times width; an RGB image of 64 million has 192 MB.
     max_pixels: int = 1 << 26
@@ -28,7 +28,8 @@ class Decoding(NamedTuple):
 
 
 def image_size(encoded: tf.Tensor) -> tf.Tensor:
-    """Height and width int64 `[2]` as the header of an image tells them.
+    """Returns height and width int64 `[2]` as the header of an image tells
+    them.
 
     JPEG, PNG, GIF (its screen, see `first_frame`), BMP and WebP. What is
     none of them has size 0 x 0, and also what a decoder would take without the
@@ -94,7 +95,7 @@ def _lossless_webp_size(octets):
 
 
 def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
-    """Encoded image -> uint8 `[h, w, 3]`.
+    """Decodes an image to uint8 `[h, w, 3]`.
 
     Raises:
       InvalidArgumentError: it has more pixels than that, or is no image whose
@@ -110,7 +111,7 @@ def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
 
 
 def _checks(size, max_pixels):
-    """What has to hold before anything is decoded, as operations."""
+    """Returns the assertions that hold before anything is decoded."""
     is_known = tf.debugging.Assert(
         tf.reduce_all(size > 0),
         [
@@ -189,7 +190,8 @@ _MAX_STEPS = 2_000
 
 
 def first_frame(encoded: tf.Tensor) -> tf.Tensor:
-    """A GIF with its first frame only, whose screen has the frame's size.
+    """Returns a GIF with its first frame only, whose screen has the frame's
+    size.
 
     Args:
       encoded: string scalar, a GIF. It may be cut off or damaged: what is not
@@ -229,7 +231,7 @@ def _table_bytes(flags):
 
 
 def _skip_extensions(octets, at, end):
-    """Position of the first block that is none."""
+    """Returns position of the first block that is none."""
     return tf.while_loop(
         lambda at: (at < end) & tf.equal(octets[at], _EXTENSION),
         # Behind its mark and its kind.
@@ -240,7 +242,8 @@ def _skip_extensions(octets, at, end):
 
 
 def _skip_blocks(octets, at, end):
-    """Position behind a chain of blocks, each led by its length, 0 ends it."""
+    """Returns position behind a chain of blocks, each led by its length, 0 ends
+    it."""
 
     def skip(at):
         # Nearly all blocks of pixels are equally long; they are skipped at

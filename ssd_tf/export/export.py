@@ -108,7 +108,7 @@ def formats_of(options: ExportOptions, there: Sized) -> tuple[str, ...]:
 
 
 def _images(options, model):
-    """The images that files are verified on."""
+    """Returns the images that files are verified on."""
     size = options.verify_batch_size
     if not options.verify:
         return Images(export_images.samples(), None, size)
@@ -122,7 +122,7 @@ def _images(options, model):
 
 
 def _wanted(options, model, names):
-    """The files to write, and their options."""
+    """Returns the files to write, and their options."""
     calibration = ()
     if TFLITE_INT8 in names:
         calibration = export_images.calibration(
@@ -206,7 +206,7 @@ def export(
 
 
 def _write(model, export_dir, folder, wanted):
-    """Formats and the paths of their files, which nobody sees yet."""
+    """Returns formats and the paths of their files, which nobody sees yet."""
     written = {}
     with command.progress("writing", len(wanted.formats), "files") as advance:
         for name in wanted.formats:
@@ -302,7 +302,7 @@ def verify_all(
 
 
 def _is_of(subject: ExportedFile, weights: str) -> bool:
-    """Whether a file states these weights, or none; others are named."""
+    """Returns whether a file states these weights, or none; names others."""
     stated = formats.described(subject.path)
     if stated.get("weights_sha256", weights) == weights:
         return True

@@ -37,7 +37,7 @@ def check_installed(names: Iterable[str]) -> None:
 def file_of(
     export_dir: str | os.PathLike, name: str, raw_heads: bool = False
 ) -> pathlib.Path:
-    """Where a format's file is: model.onnx, model_int8.tflite ..."""
+    """Returns the path of a format's file: model.onnx, model_int8.tflite ..."""
     if name == ONNX:
         return pathlib.Path(export_dir) / "model.onnx"
     precision = name.removeprefix("tflite")
@@ -122,7 +122,7 @@ def of_file(
     options: DetectionParams,
     raw_heads: bool = False,
 ) -> list[ExportedFile]:
-    """What a file is run by.
+    """Returns the runs of a file, one per runtime.
 
     Args:
       name: of its format.
@@ -148,7 +148,7 @@ def find(
     options: DetectionParams,
     version: int | None = None,
 ) -> list[ExportedFile]:
-    """What runs all that exports have left in their folder.
+    """Finds all exported files of a folder, one entry per runtime.
 
     Args:
       export_dir, version: see `files_of`.
@@ -169,7 +169,7 @@ def find(
 def files_of(
     export_dir: pathlib.Path, version: int | None = None
 ) -> list[tuple[str, pathlib.Path, bool]]:
-    """Formats, paths, and whether they are raw heads, of what there is.
+    """Returns formats, paths, and whether they are raw heads, of what there is.
 
     Args:
       export_dir: folder of the versions.
@@ -209,7 +209,7 @@ def _stated_options(path, default):
 
 
 def described(path: pathlib.Path) -> dict[str, Any]:
-    """model.json of an exported file; {} where it has none.
+    """Returns model.json of an exported file; {} where it has none.
 
     That a damaged file has none is no news: it does not run either.
     """

@@ -23,7 +23,7 @@ Measure = Callable[[dict[str, np.ndarray]], float]
 
 
 def samples() -> list[bytes]:
-    """Two pictures of the built-in data, as JPEG."""
+    """Returns two pictures of the built-in data, as JPEG."""
     rng = np.random.default_rng(0)
     return [
         shapes.draw(rng, *_SAMPLE_SIZE, f"sample-{index}").image_bytes
@@ -37,7 +37,8 @@ def calibration(
     number: int,
     img_shape: tuple[int, int],
 ) -> Iterator[np.ndarray]:
-    """The images of a split as a network sees them, but for its whitening.
+    """Returns the images of a split as a network sees them, but for its
+    whitening.
 
     Args:
       dataset_dir, split: as for `ground_truth.open_split`.
@@ -68,7 +69,7 @@ def annotated(
     number: int,
     class_names: Sequence[str],
 ) -> tuple[list[bytes], Measure]:
-    """Images, and the function from all detections on them to mAP.
+    """Returns images, and the function from all detections on them to mAP.
 
     Args:
       dataset_dir, split: as for `ground_truth.open_split`.
@@ -115,7 +116,9 @@ def annotated(
 
 
 def _decoded(data, record_of=lambda each: each):
-    """Elements of a data set whose image can be decoded, with the image."""
+    """Yields elements of a data set whose image can be decoded, with the
+    image.
+    """
     for each in data:
         record = record_of(each)
         try:

@@ -17,7 +17,7 @@ _METRICS_OF = ("num_images", "split", "dataset_dir", "ground_truth_sha256")
 
 
 class Model(NamedTuple):
-    """What is exported."""
+    """A net to be exported."""
 
     net: SSDNet  # with its weights
     class_names: tuple[str, ...]  # without the background
@@ -29,7 +29,7 @@ class Model(NamedTuple):
 def load(
     path: str | os.PathLike, metrics_file: str | os.PathLike | None = None
 ) -> Model:
-    """A checkpoint with what was measured of it.
+    """Returns a checkpoint with what was measured of it.
 
     Args:
       path: a train_dir, or a checkpoint in one.
@@ -53,7 +53,7 @@ def load(
 
 
 def find_metrics(train_dir: pathlib.Path, step: int) -> pathlib.Path | None:
-    """The newest metrics.json of an evaluation of this step."""
+    """Returns the newest metrics.json of an evaluation of this step."""
     found = sorted(
         train_dir.glob("eval_*/metrics.json"), key=lambda x: x.stat().st_mtime
     )
@@ -62,7 +62,7 @@ def find_metrics(train_dir: pathlib.Path, step: int) -> pathlib.Path | None:
 
 
 def read_metrics(path: pathlib.Path) -> dict[str, Any]:
-    """The figures of an evaluation, and what they were measured on.
+    """Returns the figures of an evaluation, and what they were measured on.
 
     Raises:
       UserError: no such file, or no evaluation's.
@@ -88,7 +88,9 @@ def _read(path):
 
 
 def fingerprint(net: SSDNet) -> str:
-    """By which weights are known again, wherever their checkpoint is."""
+    """Returns a hash that identifies the weights, wherever their checkpoint
+    is.
+    """
     sha256 = hashlib.sha256()
     for variable in net.model.variables:
         sha256.update(variable.numpy().tobytes())
@@ -96,7 +98,7 @@ def fingerprint(net: SSDNet) -> str:
 
 
 def describe(model: Model, options: DetectionParams) -> dict[str, Any]:
-    """What is true of the model in every format.
+    """Describes the model, the same for every format.
 
     Args:
       model: that is exported.

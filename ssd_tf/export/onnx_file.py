@@ -33,7 +33,7 @@ class ConversionError(Exception):
 def convert(
     model: Model, options: DetectionParams = DetectionParams()
 ) -> onnx.ModelProto:
-    """A net as an ONNX model.
+    """Returns a net as an ONNX model.
 
     Args:
       model: with its weights.
@@ -145,7 +145,7 @@ def _name_axes(converted):
 
 
 def _describe(converted, model, options):
-    """What a file on its own should tell of itself."""
+    """Adds class names and model.json to the file's metadata."""
     converted.producer_name = "ssd_tf"
     onnx.helper.set_model_props(
         converted,

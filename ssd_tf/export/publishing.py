@@ -1,4 +1,4 @@
-"""What an export shows to the world: all of it, and only what has been proven.
+"""Publishes exported files: all of them at once, and only verified ones.
 
 Everything is made in a folder beside the versions whose name is no number: a
 server that watches them does not look into it.
@@ -24,7 +24,8 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 @contextlib.contextmanager
 def staging(export_dir: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder in `export_dir` that is gone afterwards with what is in it."""
+    """Yields a folder in `export_dir` that is gone afterwards with what is in
+    it."""
     export_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=".export.", suffix=".tmp", dir=export_dir
@@ -138,7 +139,7 @@ allowed_batch_sizes: 8
 
 
 def max_batch_size(export_dir: pathlib.Path) -> int | None:
-    """What batching.config says; None where there is none, or it does not."""
+    """Reads max_batch_size of batching.config; None where it is not stated."""
     path = export_dir / BATCHING_CONFIG
     if not path.is_file():
         return None

@@ -109,7 +109,7 @@ def run_in_process(
     images: pathlib.Path,
     batch_size: int = 1,
 ) -> Found:
-    """`run_all` of a file in a fresh process.
+    """Runs `run_all` of a file in a fresh process.
 
     Args:
       runtime: one of `RUNTIMES`.
@@ -131,7 +131,7 @@ def run_in_process(
 
 
 def _reason(said):
-    """What the exception of a process was called, and its first line."""
+    """Returns the name and first line of a process's exception."""
     told = said.rpartition("\nTraceback ")[2].splitlines()
     raised = [
         line for line in told if re.match(r"[\w.]+(Error|Exception)", line)
@@ -142,7 +142,7 @@ def _reason(said):
 
 
 def main(runtime: str, path: str, images: str, found: str, batch: str) -> None:
-    """What the process does."""
+    """Runs a file on images, in the process of its own."""
     with np.load(images) as arrays:
         pixels = arrays["pixels"]
         encoded = [
@@ -188,7 +188,7 @@ def load(
 
 
 def _detect(path):
-    """From the three outputs to detections."""
+    """Returns the function from the three outputs to detections."""
     stated = description.load(path)
     if stated is None:
         raise UserError(f"{path}: has no model.json inside; export it again")
@@ -246,7 +246,9 @@ class SessionModel:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """TensorFlow calls its session loader old; its server has no other."""
+    """Yields TensorFlow calls its session loader old; its server has no
+    other.
+    """
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("ERROR")

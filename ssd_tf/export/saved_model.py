@@ -24,7 +24,7 @@ DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 
 
 class SavedModelOptions(NamedTuple):
-    """How a SavedModel answers."""
+    """Options of a SavedModel."""
 
     decoding: Decoding = Decoding()
     # The signature that a client gets who names none.

@@ -49,7 +49,7 @@ def make(
     options: DetectionParams = DetectionParams(),
     decoding: Decoding = Decoding(),
 ) -> Mapping[str, Signature]:
-    """All signatures of a net, by their names.
+    """Returns all signatures of a net, by their names.
 
     * `image_bytes`: encoded images -> the package's detections.
     * `image_bytes_filtered`: the same with a `score_threshold` and
@@ -81,7 +81,7 @@ def make(
 
 
 def _prepare(net):
-    """From a decoded image to the network's input."""
+    """Converts a decoded image to the network's input."""
 
     def prepare(image):
         image = preprocessing.resize(image, net.params.img_shape)
@@ -104,7 +104,7 @@ def _from_bytes(net, options, decoding):
 
 
 def _only(found: Outputs, keep: tf.Tensor) -> Outputs:
-    """Detections of some images of a batch, and none of the others.
+    """Returns detections of some images of a batch, and none of the others.
 
     Args:
       found: each `[B, ...]`.
@@ -121,8 +121,8 @@ def _only(found: Outputs, keep: tf.Tensor) -> Outputs:
 
 
 def _filtered(from_bytes):
-    """A higher threshold afterwards keeps what it keeps before: suppression
-    asks the better ones only."""
+    """Returns a higher threshold afterwards keeps what it keeps before:
+    suppression asks the better ones only."""
 
     def image_bytes_filtered(
         image_bytes: tf.Tensor,
@@ -164,14 +164,15 @@ def _from_examples(net, options, decoding):
 
 
 def _image_of(example):
-    """Encoded image of a tf.Example; empty, and so a bad one, without one."""
+    """Returns encoded image of a tf.Example; empty, and so a bad one, without
+    one."""
     image = tf.io.FixedLenFeature([], tf.string, default_value="")
     features = {"image/encoded": image}
     return tf.io.parse_single_example(example, features)["image/encoded"]
 
 
 def _tfod_outputs(net, images, options) -> Outputs:
-    """What exporter_lib_v2 of TF Object Detection API gives, all float32.
+    """Returns the outputs of TF Object Detection API's exporter_lib_v2.
 
     Args:
       images: whitened, float32 `[B, H, W, 3]`.

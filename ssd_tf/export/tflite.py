@@ -54,7 +54,7 @@ def convert(
     raw_heads: bool = False,
     calibration: Iterable[np.ndarray] = (),
 ) -> bytes:
-    """A net as the contents of a TFLite file.
+    """Returns a net as the contents of a TFLite file.
 
     Args:
       model: with its weights.
@@ -104,7 +104,7 @@ def _run(converter):
 
 
 def _with_all_pixels(images):
-    """Images in which the darkest and the brightest pixel occur.
+    """Returns images in which the darkest and the brightest pixel occur.
 
     The range of the input is learnt from them, too: were all of them dark, a
     byte of 255 would mean less.
@@ -136,7 +136,9 @@ def _choose_precision(converter, kind, calibration):
 
 
 def _heads(net, images):
-    """Pixels -> probabilities [1, A, C] or logits, localisations [1, A, 4]."""
+    """Returns probabilities [1, A, C] or logits, and localisations [1, A,
+    4].
+    """
     whitened = preprocessing.whiten(images, net.params)
     outputs = net.model(whitened, training=False)
     return (
@@ -177,7 +179,7 @@ def _detect(net, options):
 
 
 def _attributes(params, options):
-    """The op with its attributes, in the words of a NodeDef."""
+    """Returns the op with its attributes, in the words of a NodeDef."""
     scale_x, scale_y, scale_w, scale_h = (1 / x for x in params.prior_scaling)
     attributes = {
         "max_detections": options.keep_top_k,
@@ -224,7 +226,7 @@ def _finish(content, model, options, raw_heads):
 
 
 def _order_outputs(tree, names):
-    """The converter puts them in the order of their tensors' names."""
+    """Restores the order of the outputs, which the converter sorts by name."""
     by_name = {
         each.name.decode(): each.tensorIndex
         for each in tree.signatureDefs[0].outputs
@@ -233,7 +235,7 @@ def _order_outputs(tree, names):
 
 
 def _keep_all_of_a_class(tree, options):
-    """The op stops at 100 of a class, and the converter drops that option."""
+    """Raises the op's limit of 100 per class, which the converter drops."""
     for operator in tree.subgraphs[0].operators:
         code = tree.operatorCodes[operator.opcodeIndex].customCode
         if code == _POSTPROCESS.encode():

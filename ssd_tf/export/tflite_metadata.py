@@ -32,7 +32,7 @@ def build(
     width: int,
     heads: Sequence[str] = (),
 ) -> bytes:
-    """The metadata of a detector.
+    """Returns the metadata of a detector.
 
     Args:
       name, description: for people.
@@ -64,7 +64,7 @@ def build(
 
 
 def _heads(names):
-    """The fields of a subgraph from its outputs on.
+    """Returns the fields of a subgraph from its outputs on.
 
     A column of the logits is the background's: no list of labels fits them.
     """
@@ -72,7 +72,7 @@ def _heads(names):
 
 
 def _detections():
-    """The same for a model that ends with the op."""
+    """Returns the same for a model that ends with the op."""
     outputs = [
         # Where left, top, right and bottom are in ymin, xmin, ymax, xmax.
         _tensor("location", _bounding_box(index=(1, 0, 3, 2))),
@@ -180,7 +180,7 @@ def _uint(value: int) -> _Scalar:
 
 
 def _table(*fields: Any) -> Node:
-    """A table by its fields in order; None leaves one out."""
+    """Returns a table by its fields in order; None leaves one out."""
 
     def add(builder):
         # Everything a table refers to has to be there before it is begun.

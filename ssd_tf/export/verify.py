@@ -1,4 +1,4 @@
-"""Whether exported files give what the net gives, and how fast.
+"""Compares exported files with the net, in results and in speed.
 
 The same images go through the Keras net and through every file, each in a
 fresh process with its own runtime; detections are paired and compared.
@@ -29,7 +29,7 @@ VERIFY_FILE = "verify.json"
 
 
 class Tolerance(NamedTuple):
-    """What a format may lose."""
+    """Largest accepted differences of a format."""
 
     score: float  # largest difference of a pair's scores
     box: float  # largest difference of a pair's coordinates, shares
@@ -103,7 +103,7 @@ def verify(
 
 
 def _options(subject, net):
-    """Those of the net that a file's detections are compared with."""
+    """Returns those of the net that a file's detections are compared with."""
     if subject.runtime != runner.LITERT:
         return subject.options
     # Its op has no limit of candidates.
@@ -147,7 +147,7 @@ def _size(path):
 
 
 def _run_file(subject, images, batch_size) -> Found | str:
-    """Detections, or why there are none."""
+    """Returns detections, or why there are none."""
     runtime, path = subject.runtime, subject.path
     try:
         return runner.run_in_process(runtime, path, images, batch_size)
@@ -156,7 +156,9 @@ def _run_file(subject, images, batch_size) -> Found | str:
 
 
 def _judge(subject, found, expected, measure):
-    """The entry of a file by its detections, or by why there are none."""
+    """Returns the entry of a file by its detections, or by why there are
+    none.
+    """
     name, runtime, path, options = subject
     if isinstance(found, str):
         entry = {"name": name, "runtime": runtime, "path": str(path)}
@@ -177,13 +179,13 @@ def _judge(subject, found, expected, measure):
 
 
 def _number(value):
-    """JSON has no word for what is no number."""
+    """Returns JSON has no word for what is no number."""
     is_none = isinstance(value, float) and not math.isfinite(value)
     return None if is_none else value
 
 
 def failures(entry: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
-    """What of an entry is beyond tolerance, in words.
+    """Describes the figures of an entry that are beyond tolerance.
 
     Where nothing was found nothing could be compared. Annotated images are
     those of a model's user, on which that is a failure.
@@ -251,7 +253,7 @@ def print_table(
 
 
 def notes(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the figures of `verify` do not tell, in words."""
+    """Describes what the figures of `verify` do not tell."""
     found = []
     if any(entry.get("compared") == 0 for entry in entries):
         found.append(
@@ -289,7 +291,7 @@ _SAME = 1e-3
 
 
 class Alike(NamedTuple):
-    """What a comparison says."""
+    """Figures of a comparison."""
 
     score: float  # largest difference of the scores of a pair
     box: float  # largest difference of the coordinates of a pair
@@ -307,7 +309,7 @@ class _Image(NamedTuple):
 def least_score(
     expected: Mapping[str, np.ndarray], threshold: float, margin: float
 ) -> float:
-    """From which score on detections are compared.
+    """Returns the lowest score of the detections that are compared.
 
     Args:
       expected: detections, padded batches.
@@ -362,7 +364,7 @@ def _image(found, index):
 
 
 def _overlaps(one, other):
-    """[n, m]; 0 for different classes."""
+    """Returns [n, m]; 0 for different classes."""
     distances = np.abs(one.boxes[:, None] - other.boxes).max(axis=-1)
     overlaps = np.maximum(
         geometry.iou_matrix(one.boxes, other.boxes), 1 - distances / _SAME

@@ -24,7 +24,7 @@ Request = tuple[str, Mapping[str, np.ndarray]]
 def requests(
     images: Sequence[bytes], batch_size: int = BATCH_SIZE
 ) -> list[Request]:
-    """Signature names and inputs: every signature but `raw`.
+    """Returns signature names and inputs: every signature but `raw`.
 
     Args:
       images: encoded; repeated to fill the batches.

@@ -1,4 +1,4 @@
-"""How far a mean average precision may be chance: resampled images.
+"""Confidence intervals of mean average precisions, by resampled images.
 
 The images are drawn again with replacement, as many as there are, and the
 metrics computed anew (Efron, 1979; the percentile interval). What is drawn is
@@ -38,7 +38,7 @@ class Interval(NamedTuple):
 
 
 def draws(num_images: int, num_samples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each image is in each sample, some samples at a time.
+    """Yields how often each image is in each sample, in parts.
 
     The first of all samples is the images as they are. However many come at a
     time, the draws are those of the seed.
@@ -63,7 +63,7 @@ def draws(num_images: int, num_samples: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def sample(judged: Judged, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Metrics of every sample, by their keys in metrics.json.
+    """Returns metrics of every sample, by their keys in metrics.json.
 
     Args:
       judged: of all images.
@@ -111,7 +111,7 @@ def _mean(by_class, weights):
 
 
 def interval(samples: np.ndarray, value: float) -> Interval | None:
-    """The percentile interval, moved by the bias of the samples.
+    """Returns the percentile interval, moved by the bias of the samples.
 
     An image that is drawn twice ranks its detections side by side, which makes
     the samples' mean a little larger than the value that they are to explain.
@@ -131,7 +131,7 @@ def interval(samples: np.ndarray, value: float) -> Interval | None:
 def intervals(
     judged: Judged, num_images: int, num_samples: int, seed: int = 0
 ) -> dict[str, Interval]:
-    """The interval of every metric of `sample` that has one."""
+    """Returns the interval of every metric of `sample` that has one."""
     samples = _with_all(judged, num_images, num_samples, seed)
     found = {
         name: interval(values[1:], values[0])
@@ -176,7 +176,7 @@ def compare(
     num_samples: int,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """What the second model is better by, on the same draws of the images."""
+    """Compares two models on the same draws of the images."""
     firsts, seconds = (
         _with_all(judged, num_images, num_samples, seed)
         for judged in (first, second)

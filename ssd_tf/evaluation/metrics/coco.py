@@ -46,7 +46,7 @@ SIZES = {
 
 
 class ClassBoxes(NamedTuple):
-    """What one class has over all images; boxes are x, y, w, h in pixels."""
+    """Boxes of one class in all images: x, y, w, h in pixels."""
 
     num_images: int
     gt_images: np.ndarray  # int [m], rising
@@ -168,7 +168,7 @@ class COCOMetric:
     def result(
         self, num_workers: int = 1
     ) -> dict[str, float | None | dict[str, str]]:
-        """The twelve numbers, in [0, 1], of all images so far.
+        """Returns the twelve numbers, in [0, 1], of all images so far.
 
         Args:
           num_workers: processes, see `evaluate_all`.
@@ -187,7 +187,9 @@ class COCOMetric:
         return {**result, "COCO/left_out": reasons}
 
     def per_class(self) -> dict[str, dict[str, float | None]]:
-        """The twelve numbers of each class, by its name and `METRICS`."""
+        """Returns the twelve numbers of each class, by its name and
+        `METRICS`.
+        """
         return {
             name: self._stats([evaluation])
             for name, evaluation in zip(
@@ -196,7 +198,8 @@ class COCOMetric:
         }
 
     def by_iou(self) -> dict[str, list[float | None]]:
-        """AP at each of the overlaps: of the mean (`mAP`) and of each class."""
+        """Returns AP at each of the overlaps: of the mean (`mAP`) and of each
+        class."""
         # Any recall, class, all sizes, the largest number of detections.
         tables = [each.precision[:, :, 0, 0, -1] for each in self._by_class()]
         present = [table for table in tables if (table > -1).all()]
@@ -211,7 +214,7 @@ class COCOMetric:
         }
 
     def outcomes(self) -> dict[str, Outcomes]:
-        """Every class's judged detections, by its name."""
+        """Returns every class's judged detections, by its name."""
         evaluations = self._by_class()
         return {
             name: evaluation.outcomes
@@ -266,13 +269,13 @@ def _columns(images, nothing):
 
 
 def _of_class(columns, label):
-    """The rows of one class, without the labels."""
+    """Returns the rows of one class, without the labels."""
     labels, *others = columns
     return [column[labels == label] for column in others]
 
 
 def _to_xywh(boxes: np.ndarray) -> np.ndarray:
-    """x, y, width, height [n, 4]; an inverted box has no extent."""
+    """Returns x, y, width, height [n, 4]; an inverted box has no extent."""
     size = np.maximum(boxes[:, :1:-1] - boxes[:, 1::-1], 0)
     return np.concatenate([boxes[:, 1::-1], size], axis=1)
 
@@ -340,7 +343,8 @@ def evaluate_class(
 def summarize(
     classes: Sequence[ClassEvaluation], iou_thresholds: Sequence[float]
 ) -> np.ndarray:
-    """The twelve numbers of these classes together; float64 [12], -1: none."""
+    """Returns the twelve numbers of these classes together; float64 [12], -1:
+    none."""
     evaluation = _new(iou_thresholds)
     evaluation.eval = {
         "precision": np.concatenate([x.precision for x in classes], axis=2),
@@ -360,12 +364,12 @@ def _new(iou_thresholds):
 
 
 def _silence():
-    """pycocotools reports each of its steps on standard output."""
+    """Returns pycocotools reports each of its steps on standard output."""
     return contextlib.redirect_stdout(io.StringIO())
 
 
 def _index(annotations: Iterator[dict]):
-    """A `pycocotools.coco.COCO` over these annotations."""
+    """Returns a `pycocotools.coco.COCO` over these annotations."""
     from pycocotools.coco import COCO
 
     coco = COCO()
@@ -413,7 +417,9 @@ def _detections(of_class: ClassBoxes) -> Iterator[dict]:
 
 
 def _outcomes(evaluation, num_images: int) -> Outcomes:
-    """The matches behind the tables, ranked as `accumulate` ranks them."""
+    """Returns the matches behind the tables, ranked as `accumulate` ranks
+    them.
+    """
     num_ground_truth = np.zeros(num_images, np.int32)
     num_overlaps = len(evaluation.params.iouThrs)
     nothing = np.zeros((num_overlaps, 0), bool)

@@ -1,4 +1,4 @@
-"""Which class is taken for which, and which for background."""
+"""Confusions between classes, and with the background."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ BACKGROUND = 0
 
 
 class Pairs(NamedTuple):
-    """Who is paired with whom in one image; -1 with nobody."""
+    """Matches of detections and boxes of one image; -1 where unmatched."""
 
     kept: np.ndarray  # int [k], detections that are confident enough
     box: np.ndarray  # int [k], the box of each

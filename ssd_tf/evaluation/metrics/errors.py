@@ -1,4 +1,4 @@
-"""What a detector does wrong, and what each kind of mistake costs.
+"""Kinds of a detector's mistakes, and the cost of each kind.
 
 The kinds and their order are TIDE's (Bolya et al., 2020, arXiv 2008.08115,
 section 2.2): a wrong detection overlaps
@@ -92,7 +92,7 @@ def costs(
     class_names: Sequence[str],
     iou_threshold: float = 0.5,
 ) -> dict[str, dict[str, float | int | dict[str, int]]]:
-    """How often each kind of mistake happens and what it costs.
+    """Counts each kind of mistake and computes its cost.
 
     Args:
       images: of a whole data set.
@@ -166,7 +166,9 @@ class _Table(NamedTuple):
         return self.labels[self.kind == kind]
 
     def mend(self, kind):
-        """Without one kind of mistake: put right once a box, or removed."""
+        """Returns outcomes without one kind of mistake: corrected or
+        removed.
+        """
         wrong = self.kind == kind
         # Index -1 is that of the detections that are about no box.
         open_box = ~np.append(self.gt_found, True)[self.target]
@@ -189,7 +191,7 @@ class _Table(NamedTuple):
         )
 
     def without_missed(self):
-        """As if nobody had asked for the boxes that were missed."""
+        """Returns outcomes without the boxes that were missed."""
         return self._replace(
             gt_labels=np.where(self.gt_missed, 0, self.gt_labels)
         )

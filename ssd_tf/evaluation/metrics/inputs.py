@@ -1,4 +1,4 @@
-"""What one image gives to every metric, checked once.
+"""Detections and ground truth of an image, checked once for all metrics.
 
 Boxes are `[ymin, xmin, ymax, xmax]`, relative to the image until an
 `ImageResult` has them in pixels. Class 0 is padding, as in every batch of this
@@ -55,7 +55,7 @@ def image_result(
     found: Detections,
     truth: GroundTruth,
 ) -> ImageResult:
-    """An image whose boxes are shares of it.
+    """Returns an image whose boxes are shares of it.
 
     Raises:
       ValueError: an image without pixels.

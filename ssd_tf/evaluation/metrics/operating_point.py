@@ -1,4 +1,4 @@
-"""Where to cut off a class's detections, and what its scores are worth."""
+"""The best threshold of a class, and the calibration of its scores."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ class OperatingPoint(NamedTuple):
 
 
 def best_f1(curve: voc.Curve) -> OperatingPoint | None:
-    """The score whose detections have the best F1; None without a hit.
+    """Returns the score whose detections have the best F1; None without a hit.
 
     F1 is the harmonic mean of precision and recall. Of equal ones the highest
     score is taken.
@@ -39,7 +39,7 @@ def best_f1(curve: voc.Curve) -> OperatingPoint | None:
 
 
 def calibration(outcomes: Outcomes) -> dict[str, Any]:
-    """How often detections of a score are right (Guo et al., 2017, section 2).
+    """Computes the precision by score (Guo et al., 2017, section 2).
 
     Args:
       outcomes: of a class, at one overlap.

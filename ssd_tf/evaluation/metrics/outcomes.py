@@ -61,7 +61,7 @@ class Tally:
         self._images.append(image.astype(np.int32))
 
     def outcomes(self) -> list[Outcomes]:
-        """Of each class, in order."""
+        """Returns the outcomes of each class, in order."""
         scores, classes, hits, images = (
             np.concatenate(parts)
             for parts in (
@@ -92,7 +92,7 @@ class Tally:
 def precision_recall(
     hits: np.ndarray, num_ground_truth: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall, float64 [n], down a ranked list.
+    """Returns precision and recall, float64 [n], down a ranked list.
 
     Args:
       hits: bool [n], true positives among the detections, best first.
@@ -104,14 +104,15 @@ def precision_recall(
 
 
 def envelope(precision: np.ndarray) -> np.ndarray:
-    """Best precision at this recall or a higher one; along the first axis."""
+    """Returns best precision at this recall or a higher one; along the first
+    axis."""
     return np.maximum.accumulate(precision[::-1])[::-1]
 
 
 def at_recalls(
     precision: np.ndarray, recall: np.ndarray, recalls: np.ndarray
 ) -> float:
-    """The mean of max(precision where recall >= t) over recalls t.
+    """Returns the mean of max(precision where recall >= t) over recalls t.
 
     Args:
       precision: float [n].
@@ -123,7 +124,7 @@ def at_recalls(
 
 
 def area_under(precision: np.ndarray, recall: np.ndarray) -> float:
-    """The area under the curve made monotonic.
+    """Returns the area under the curve made monotonic.
 
     Args:
       precision: float [n].
@@ -135,7 +136,7 @@ def area_under(precision: np.ndarray, recall: np.ndarray) -> float:
 def resampled(
     outcomes: Outcomes, weights: np.ndarray, recalls: np.ndarray | None
 ) -> np.ndarray:
-    """Average precision of a class in samples of the images.
+    """Returns average precision of a class in samples of the images.
 
     Exactly that of a data set in which image i stands `weights[i, s]` times,
     but that copies of a detection stand before another one of its score.
@@ -191,7 +192,9 @@ def _resampled(outcomes, weights, recalls):
 
 
 def _averages(precision, recall, recalls):
-    """[S], from envelope and recall at each true positive, both [k, S]."""
+    """Returns [S], from envelope and recall at each true positive, both [k,
+    S].
+    """
     if recalls is None:
         return np.sum(np.diff(recall, axis=0, prepend=0.0) * precision, axis=0)
     # Every true positive answers for the recalls that it is first to reach.

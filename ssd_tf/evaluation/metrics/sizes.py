@@ -27,7 +27,7 @@ WORDS = {
 def size_of(
     boxes: np.ndarray, image: ImageResult, input_size: tuple[int, int]
 ) -> np.ndarray:
-    """Index int [n] in `NAMES` of an image's boxes [n, 4], pixels.
+    """Returns index int [n] in `NAMES` of an image's boxes [n, 4], pixels.
 
     Args:
       boxes: of the image, or detections on it.
@@ -45,7 +45,7 @@ def average_precisions(
     input_size: tuple[int, int],
     iou_threshold: float = 0.5,
 ) -> dict[str, dict[str, dict[str, float | int | None]]]:
-    """VOC's area under the curve, by size and class.
+    """Returns VOC's area under the curve, by size and class.
 
     As in COCO, boxes of other sizes are ignored, and so are wrong detections
     of other sizes.

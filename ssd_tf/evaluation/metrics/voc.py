@@ -129,11 +129,12 @@ class VOCMetric:
         )
 
     def outcomes(self) -> dict[str, Outcomes]:
-        """Every class's judged detections, by its name."""
+        """Returns every class's judged detections, by its name."""
         return dict(zip(self.class_names, self._tally.outcomes(), strict=True))
 
     def curves(self) -> dict[str, Curve]:
-        """Precision-recall curve by name of each class with ground truth."""
+        """Returns precision-recall curve by name of each class with ground
+        truth."""
         return {
             name: curve(of_class)
             for name, of_class in self.outcomes().items()
@@ -141,7 +142,7 @@ class VOCMetric:
         }
 
     def result(self) -> dict[str, float | None | list[str]]:
-        """Average precision, in [0, 1], of all images so far.
+        """Returns average precision, in [0, 1], of all images so far.
 
         Returns:
           `AP_VOC07/mAP` and `AP_VOC12/mAP`, the means over the classes with
@@ -165,7 +166,7 @@ class VOCMetric:
 
 
 def curve(outcomes: Outcomes) -> Curve:
-    """Precision and recall of a class that has ground truth."""
+    """Returns precision and recall of a class that has ground truth."""
     total = int(outcomes.num_ground_truth.sum())
     return Curve(
         outcomes.scores, *precision_recall(outcomes.hits[0], total), total
@@ -173,7 +174,7 @@ def curve(outcomes: Outcomes) -> Curve:
 
 
 def ap_11_points(precision: np.ndarray, recall: np.ndarray) -> float:
-    """VOC2007: `at_recalls` 0, .1, .. 1."""
+    """Returns VOC2007: `at_recalls` 0, .1, .. 1."""
     return at_recalls(precision, recall, RECALL_THRESHOLDS)
 
 

@@ -68,19 +68,19 @@ def judge(
 
 
 def rank(judgements: Sequence[Judgement]) -> list[Judgement]:
-    """Worst first: by F1, then by the number of mistakes."""
+    """Returns worst first: by F1, then by the number of mistakes."""
     return sorted(judgements, key=lambda each: (each.f1, -each.num_wrong))
 
 
 def worst(judgements: Sequence[Judgement], count: int) -> list[Judgement]:
-    """At most `count` images with mistakes, from `rank`'s order."""
+    """Returns at most `count` images with mistakes, in `rank`'s order."""
     return [each for each in judgements if each.num_wrong][:count]
 
 
 def best(
     judgements: Sequence[Judgement], count: int, shown: Sequence[Judgement] = ()
 ) -> list[Judgement]:
-    """At most `count` of the images where something was found, best first.
+    """Returns at most `count` images with detections, best first.
 
     An image where nothing is and nothing was found is no mistake, but shows
     nothing either.

@@ -113,7 +113,9 @@ def _line(line, place):
 
 
 def _visible(points):
-    """The points [n, 2] of which each can be told from the one before."""
+    """Returns the points [n, 2] of which each can be told from the one
+    before.
+    """
     cells = np.rint(points / _RESOLUTION)
     moved = (np.diff(cells, axis=0) != 0).any(axis=1)
     shown = np.append(True, moved)
@@ -131,7 +133,7 @@ def _mark(mark, place):
 def bar_chart(
     title: str, bars: Sequence[tuple[str, float, str]], width: int = 400
 ) -> Markup:
-    """Horizontal bars from zero, one below the other.
+    """Returns horizontal bars from zero, one below the other.
 
     Args:
       title: said to who cannot see it.

@@ -81,7 +81,7 @@ def render(
     pictures: Pictures,
     command: Sequence[str],
 ) -> str:
-    """The page's text; see `write`."""
+    """Returns the page's text; see `write`."""
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -110,22 +110,22 @@ def render(
 
 
 def percent(value: float | None) -> str:
-    """A share in per cent with one digit; a dash for none."""
+    """Returns a share in per cent with one digit; a dash for none."""
     return "–" if value is None else f"{100 * value:.1f}"
 
 
 def signed(value: float) -> str:
-    """A difference of shares in per cent, with its sign."""
+    """Returns a difference of shares in per cent, with its sign."""
     return f"{100 * value:+.1f}"
 
 
 def share(value: float | None) -> str:
-    """A score with two digits; a dash for none."""
+    """Returns a score with two digits; a dash for none."""
     return "–" if value is None else f"{value:.2f}"
 
 
 def _class_rows(metrics):
-    """A row of the main table for each class."""
+    """Yields a row of the main table for each class."""
     for name in metrics["class_names"]:
         of_class = metrics["per_class"][name]
         yield {
@@ -143,7 +143,7 @@ def _class_rows(metrics):
 
 
 def _class_charts(metrics, judged):
-    """The precision-recall curve and the calibration of each class."""
+    """Yields the precision-recall curve and the calibration of each class."""
     for name in metrics["class_names"]:
         of_class = metrics["per_class"][name]
         if of_class["ground_truth"]:
@@ -207,7 +207,7 @@ def _overlap_chart(by_iou):
 
 
 def _confusion(confusion):
-    """Rows with shares for the colours, and the largest confusions.
+    """Returns rows with shares for the colours, and the largest confusions.
 
     Of very many classes the matrix is of the most confused.
     """
