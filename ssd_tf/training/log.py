@@ -1,5 +1,6 @@
 """The log of a training run: metrics.jsonl and TensorBoard."""
 
+import contextlib
 import json
 import math
 import os
@@ -88,16 +89,12 @@ def read(train_dir: str | os.PathLike) -> list[dict[str, Any]]:
     path = pathlib.Path(train_dir) / LOG_FILE
     if not path.is_file():
         return []
-    lines = path.read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines if _is_entry(line)]
-
-
-def _is_entry(line: str) -> bool:
-    """Tells whole lines from the half one of a process killed in writing."""
-    try:
-        return "step" in json.loads(line)
-    except ValueError:
-        return False
+    entries = []
+    for line in path.read_text("utf-8").splitlines():
+        # A process killed while it wrote leaves half a line.
+        with contextlib.suppress(ValueError):
+            entries.append(json.loads(line))
+    return entries
 
 
 def in_short(values: dict[str, float]) -> str:
