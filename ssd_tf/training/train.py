@@ -208,13 +208,16 @@ def _prepare(
     chief = strategies.is_chief(strategy)
     latest = tf.train.latest_checkpoint(str(train_dir))
     with strategy.scope():
+        # Build the net, with initial weights unless the run continues.
         settings, net, report = _begin(
             settings, train_dir if latest else None, start, confirm_changes
         )
         if report and chief:
             transfer.show(report, start, net.params)
+        # Let batch norm see the whole batch, not the part of one replica.
         if strategy.num_replicas_in_sync > 1:
             synchronize_batch_norm(net.model)
+        # The optimizer with its schedule, and the average of the weights.
         optimizer = optimizers.make_optimizer(
             training, settings.num_samples / training.batch_size
         )
@@ -222,6 +225,7 @@ def _prepare(
         average = None
         if training.ema_decay:
             average = averages.WeightAverage(net.model, training.ema_decay)
+    # Continue from the last checkpoint, with all of this state.
     step = tf.Variable(0, dtype=tf.int64, trainable=False)
     manager = training_run.make_manager(
         save_dir, net, optimizer, step, training.max_to_keep, average
