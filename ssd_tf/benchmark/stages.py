@@ -278,7 +278,8 @@ def evaluate(net: SSDNet, batch_size: int) -> dict[str, Measure]:
     num_classes = net.params.num_classes - 1
 
     def predict(batch):
-        return [part.numpy() for part in detect(batch["image"])]
+        found = detect(batch["image"])._asdict()
+        return {name: part.numpy() for name, part in found.items()}
 
     def collect():
         evaluate_lib.collect(predict, batches, num_classes, quiet=True)

@@ -245,9 +245,18 @@ def test_the_process_takes_a_step_for_each_line(monkeypatch, tmp_path):
     monkeypatch.setattr(torchvision, "_SCRIPT", asked)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
+    processes, start = [], subprocess.Popen
+
+    def started(*args, **options):
+        processes.append(start(*args, **options))
+        return processes[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", started)
     net = inputs.make_net("ssd_128_mobilenet_v2", "float32")
     measure = torchvision.train(net, 2)
     # One to warm up, one to see how long it takes; then both once more.
     assert log.read_text() == "xx"
     assert 0 < measure() < 5
     assert log.read_text() == "xxxx"
+    processes[0].communicate(timeout=60)  # it ends with its input
+    assert processes[0].returncode == 0
