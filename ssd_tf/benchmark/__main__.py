@@ -1,4 +1,4 @@
-"""Speed of every stage on this machine.
+"""Measures the speed of every stage on this machine.
 
   python -m ssd_tf.benchmark --model_name=ssd_300_vgg --json=speed.json
 
@@ -14,16 +14,16 @@ of them. Ratios are medians of those of every turn.
   python -m ssd_tf.benchmark --stages=train --against=torchvision
 """
 
+import dataclasses
+import functools
 import os
 import platform
 import statistics
 from typing import Any
 
-from absl import flags
-
 from ssd_tf import command
 from ssd_tf.command import UserError, files
-from ssd_tf.command.settings import choices
+from ssd_tf.command.settings import choices, setting
 from ssd_tf.config.presets import PRESETS
 from ssd_tf.config.training import TrainParams
 
@@ -39,7 +39,7 @@ STAGES = (
     "metrics",
     "train",
 )
-Case = tuple[str, str]  # its stage and its name
+Case = tuple[str, str]  # names of the stage and of the case
 # Seconds per image, one for each repeat.
 Samples = dict[Case, list[float]]
 _STEP = ("train", "whole step")
@@ -59,93 +59,73 @@ RATIOS: dict[str, tuple[Case, Case]] = {
     "bfloat16_step_over_torchvision": (_BFLOAT16_STEP, _TORCHVISION),
 }
 
-FLAGS = flags.FlagValues()
-flags.DEFINE_enum(
-    "model_name",
-    "ssd_300_vgg",
-    list(PRESETS),
-    "The network.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    "batch_size", 8, "Images in a batch.", lower_bound=1, flag_values=FLAGS
-)
-flags.DEFINE_enum(
-    "precision",
-    "float32",
-    choices(TrainParams, "precision"),
-    "Keras dtype policy of the network.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "against",
-    None,
-    ["torchvision"],
-    "An implementation whose train step takes turns with ours, which is "
-    "measured in mixed_bfloat16 too [none].",
-    flag_values=FLAGS,
-)
-flags.DEFINE_list(
-    "stages",
-    list(STAGES),
-    "Stages to measure, separated by commas.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    "repeats",
-    5,
-    "Measurements of each case, of which the median is shown.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "json", None, "File for the figures [not written].", flag_values=FLAGS
-)
+_setting = functools.partial(setting, section="benchmark")
 
 
-def measure(
-    model_name: str,
-    batch_size: int,
-    precision: str,
-    stages: list[str],
-    repeats: int,
-    against: str | None = None,
-) -> Samples:
+@dataclasses.dataclass(frozen=True)
+class BenchmarkOptions:
+    """The settings of `python -m ssd_tf.benchmark`."""
+
+    model_name: str = _setting(
+        "ssd_300_vgg", "Net that is measured.", choices=tuple(PRESETS)
+    )
+    batch_size: int = _setting(8, "Number of images in a batch.", low=1)
+    precision: str = _setting(
+        "float32",
+        "Keras dtype policy of the net.",
+        choices=choices(TrainParams, "precision"),
+    )
+    against: str | None = _setting(
+        None,
+        "Other implementation, whose train step takes turns with ours in "
+        "float32 and in mixed_bfloat16; from a source checkout.",
+        choices=("torchvision",),
+    )
+    stages: tuple[str, ...] = _setting(
+        STAGES,
+        "Stages to measure, separated by commas.",
+        choices=STAGES,
+        is_valid=bool,
+    )
+    repeats: int = _setting(
+        5, "Measurements of each case, of which the median is shown.", low=1
+    )
+    json: str | None = _setting(None, "JSON file to write the figures to.")
+
+
+def measure(options: BenchmarkOptions) -> Samples:
     """Measures all cases of the stages in turn, `repeats` times."""
-    from ssd_tf.benchmark import inputs
-    from ssd_tf.benchmark import stages as benchmark_stages
+    from ssd_tf.benchmark import inputs, stages
 
-    net = inputs.make_net(model_name, precision)
-    command.say(f"preparing {', '.join(stages)}")
-    # First: without torchvision it stops before it takes long.
-    compared = _to_compare(net, batch_size) if against else {}
-    cases = {}
-    for stage in stages:
-        made = benchmark_stages.MAKERS[stage](net, batch_size)
+    batch_size = options.batch_size
+    net = inputs.make_net(options.model_name, options.precision)
+    command.say(f"preparing {', '.join(options.stages)}")
+    cases, compared = {}, {}
+    # First, as it may refuse: torchvision's step, and ours in bfloat16.
+    if options.against:
+        from ssd_tf.benchmark import torchvision
+
+        compared[_TORCHVISION] = torchvision.train(net, batch_size)
+        half = inputs.make_net(options.model_name, "mixed_bfloat16")
+        ours = stages.train(half, batch_size)
+        compared = {_BFLOAT16_STEP: ours[_STEP[1]], **compared}
+    # Each stage is the function of its name.
+    for stage in options.stages:
+        made = getattr(stages, stage)(net, batch_size)
         cases |= {(stage, case): take for case, take in made.items()}
     cases |= compared
     samples = {key: [] for key in cases}
-    with command.progress("measuring", repeats * len(cases), "cases") as step:
-        for _ in range(repeats):
+    number = options.repeats * len(cases)
+    with command.progress("measuring", number, "cases") as step:
+        for _ in range(options.repeats):
             for key, take in cases.items():
                 samples[key].append(take())
                 step()
     return samples
 
 
-def _to_compare(net: Any, batch_size: int) -> dict[Case, Any]:
-    """torchvision's step, and ours in the other precision."""
-    from ssd_tf.benchmark import inputs, torchvision
-    from ssd_tf.benchmark import stages as benchmark_stages
-
-    theirs = torchvision.train(net, batch_size)
-    half = inputs.make_net(net.params.model_name, "mixed_bfloat16")
-    ours = benchmark_stages.train(half, batch_size)
-    return {_BFLOAT16_STEP: ours[_STEP[1]], _TORCHVISION: theirs}
-
-
 def machine_facts() -> dict[str, Any]:
-    """Where the figures come from."""
+    """Returns the device, its cores and the versions of the software."""
     import keras
     import tensorflow as tf
 
@@ -154,24 +134,20 @@ def machine_facts() -> dict[str, Any]:
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
         device = details.get("device_name", "GPU")
+    cores = os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        cores = len(os.sched_getaffinity(0))
     return {
         "device": device,
-        "cores": _num_cores(),
+        "cores": cores,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "python": platform.python_version(),
     }
 
 
-def _num_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
 def ratios(samples: Samples) -> dict[str, float]:
-    """Those of `RATIOS` that can be told: medians over the repeats."""
+    """Returns the `RATIOS` of measured cases: medians over the repeats."""
     return {
         name: statistics.median(
             one / other
@@ -183,7 +159,7 @@ def ratios(samples: Samples) -> dict[str, float]:
 
 
 def summary(samples: Samples) -> dict[str, dict[str, dict[str, float]]]:
-    """Stage -> case -> median milliseconds per image, and images a second."""
+    """Returns medians by stage and case: ms per image and images a second."""
     stages = {}
     for (stage, case), values in samples.items():
         seconds = statistics.median(values)
@@ -210,51 +186,43 @@ def _print(title: str, stages: dict, ratios: dict[str, float]) -> None:
         command.say(f"{above} takes {ratio:.3f} times as long as {below}")
 
 
-def main() -> None:
-    """Measures, prints and writes what the flags ask for."""
-    unknown = [stage for stage in FLAGS.stages if stage not in STAGES]
-    if unknown or not FLAGS.stages:
+def main(options: BenchmarkOptions) -> None:
+    """Measures the stages, prints the figures and writes them.
+
+    Raises:
+      UserError: the settings have no counterpart in the other implementation.
+    """
+    same = (options.model_name, options.precision) == ("ssd_300_vgg", "float32")
+    if options.against and not (same and "train" in options.stages):
         raise UserError(
-            f"--stages: there is no stage {', '.join(unknown)!r}; "
-            f"there are {', '.join(STAGES)}"
+            f"--against={options.against}: compares the train step of "
+            "ssd_300_vgg in float32; use --model_name=ssd_300_vgg, "
+            "--precision=float32 and --stages=train"
         )
-    if FLAGS.against:
-        _check_comparable()
-    names = ("model_name", "batch_size", "precision", "repeats", "against")
-    settings = {name: FLAGS[name].value for name in names}
     command.load_tensorflow()
-    samples = measure(stages=FLAGS.stages, **settings)
+    samples = measure(options)
     stages, quotients = summary(samples), ratios(samples)
     machine = machine_facts()
     command.say(", ".join(f"{k} {v}" for k, v in machine.items()))
-    _print(
-        f"{FLAGS.model_name}, {FLAGS.precision}, batch {FLAGS.batch_size}",
-        stages,
-        quotients,
+    title = (
+        f"{options.model_name}, {options.precision}, batch {options.batch_size}"
     )
-    if FLAGS.json:
+    _print(title, stages, quotients)
+    if options.json:
+        settings = dict(vars(options))
+        del settings["stages"], settings["json"]
         figures = {
             "machine": machine,
             "settings": settings,
             "stages": stages,
             "ratios": quotients,
         }
-        files.write_json(FLAGS.json, figures)
-
-
-def _check_comparable() -> None:
-    same = FLAGS.model_name == "ssd_300_vgg" and FLAGS.precision == "float32"
-    if not same or "train" not in FLAGS.stages:
-        raise UserError(
-            f"--against={FLAGS.against}: compares the train step of "
-            "ssd_300_vgg in float32; use --model_name=ssd_300_vgg, "
-            "--precision=float32 and --stages=train"
-        )
+        files.write_json(options.json, figures)
 
 
 def run() -> None:
-    """The command."""
-    command.run(main, FLAGS, __doc__)
+    """Runs the command `ssd-benchmark`."""
+    command.run(main, BenchmarkOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Made-up inputs of the stages that `ssd_tf.benchmark` measures.
+"""Makes synthetic inputs of the stages that `ssd_tf.benchmark` measures.
 
 The same in every run, and as large and as hard to compute with as real ones.
 """
@@ -21,7 +21,7 @@ OBJECTS_PER_ANCHORS = 0.005
 
 
 def photo(seed: int) -> bytes:
-    """A JPEG that is as large, and as slow to decode, as a photo.
+    """Makes a JPEG that is as large, and as slow to decode, as a photo.
 
     Noise of all scales, coarse stronger than fine and mostly grey: 85 KB on
     average, where the images of VOC2012 have 87.
@@ -39,14 +39,14 @@ def photo(seed: int) -> bytes:
 
 
 def boxes(random: np.random.Generator, *shape: int) -> np.ndarray:
-    """Boxes float32 `[*shape, 4]` with sides of 0.05 to 0.5."""
+    """Draws boxes float32 `[*shape, 4]` with sides of 0.05 to 0.5."""
     size = random.uniform(0.05, 0.5, (*shape, 2))
     corner = random.uniform(0, 1 - size)
     return np.concatenate([corner, corner + size], -1).astype(np.float32)
 
 
 def make_net(model_name: str, precision: str) -> SSDNet:
-    """A net whose untrained outputs are mostly background, as trained ones."""
+    """Builds a net whose outputs are mostly background, as if trained."""
     net = nets_factory.get_network(model_name)(precision=precision)
     for layer in net.model.layers:
         if (
@@ -60,7 +60,7 @@ def make_net(model_name: str, precision: str) -> SSDNet:
 
 
 def truth(net: SSDNet, batch_size: int, number: int) -> dict[str, tf.Tensor]:
-    """A training batch with `number` boxes an image, but without images."""
+    """Makes a training batch with `number` boxes an image, without images."""
     random = np.random.default_rng(number)
     shape = (batch_size, number)
     batch = {
@@ -74,7 +74,7 @@ def truth(net: SSDNet, batch_size: int, number: int) -> dict[str, tf.Tensor]:
 
 
 def images(net: SSDNet, batch_size: int) -> tf.Tensor:
-    """Random whitened images."""
+    """Makes random whitened images [B, H, W, 3]."""
     shape = (batch_size, *net.params.img_shape, 3)
     pixels = tf.random.stateless_uniform(shape, (0, 0), maxval=255.0)
     return preprocessing.whiten(pixels, net.params)
@@ -83,7 +83,7 @@ def images(net: SSDNet, batch_size: int) -> tf.Tensor:
 def image_results(
     num_images: int, num_detections: int, num_classes: int
 ) -> list[ImageResult]:
-    """Evaluated images like COCO's: 7 boxes each on average, many mistakes."""
+    """Makes evaluated images like COCO's: 7 boxes on average, many errors."""
     random = np.random.default_rng(0)
     found = []
     for number in range(num_images):
@@ -108,7 +108,7 @@ def image_results(
 
 
 def outputs(net: SSDNet, batch_size: int, trained: bool) -> list:
-    """Random logits and localisations per layer.
+    """Draws random logits and localisations per layer.
 
     Those of a trained net are background but for a few anchors.
     """

@@ -1,8 +1,8 @@
-"""What `ssd_tf.benchmark` measures: a function a stage.
+"""The stages that `ssd_tf.benchmark` measures: one function per stage.
 
 Each takes the net and the batch size and returns, by the name of the case,
 functions that take one warm measurement: wall-clock seconds per image, the
-results fetched. Inputs are made on the fly, the same in every run.
+results fetched. Inputs are synthetic and the same in every run.
 """
 
 import os
@@ -17,8 +17,8 @@ import tensorflow as tf
 from ssd_tf.benchmark import inputs
 from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.config.training import AUGMENTATIONS, TrainParams
-from ssd_tf.detect import saved_model
 from ssd_tf.evaluation import evaluate as evaluate_lib
+from ssd_tf.export import signatures
 from ssd_tf.input_pipeline import batches as input_pipeline
 from ssd_tf.multibox import detection, losses
 from ssd_tf.nets.keras_layers import L2Normalization
@@ -29,23 +29,22 @@ from ssd_tf.training import step as train_step
 MATCH_THRESHOLD = TrainParams().loss.match_threshold
 NUM_BOXES = (1, 10, 40, 200)
 NUM_PHOTOS = 32
-# Of an evaluation: so many that how it begins and ends hardly counts.
+# Images of an evaluation, enough to make its start and end negligible.
 NUM_EVALUATED = 160
-# As many of COCO's 5000 images and 80 classes are judged in one measurement.
+# Of COCO's 5000 images and 80 classes, so many are in one measurement.
 NUM_JUDGED, NUM_COCO_CLASSES = 1000, 80
 # tf.data finds its number of threads in the first second or two.
 PIPELINE_WARM_SECONDS = 2.0
 
-
 # Takes one measurement: seconds per image.
 Measure = Callable[[], float]
-# A measurement lasts at least so long, so that the clock's and the machine's
-# noise stay small beside it.
+# Least duration of a measurement, to keep the noise of clock and machine small
+# beside it.
 MIN_SECONDS = 0.2
 
 
 def seconds(call: Callable[[], Any], times: int) -> float:
-    """Mean wall-clock seconds of a call."""
+    """Measures the mean wall-clock seconds of a call."""
     started = time.perf_counter()
     for _ in range(times):
         call()
@@ -53,11 +52,11 @@ def seconds(call: Callable[[], Any], times: int) -> float:
 
 
 def warmed(call: Callable[[], Any], images: int) -> Measure:
-    """What measures a call that handles so many images.
+    """Makes a measurement of a call that handles a number of images.
 
-    The call has been made when this returns, and once more before each
-    measurement: what it compiles does not count, nor that caches and free
-    memory are as the case whose turn it was before has left them.
+    The call is made here, and once more before each measurement: neither its
+    compilation counts nor caches and memory in the state that the case before
+    has left.
     """
     call()
     times = max(1, round(MIN_SECONDS / seconds(call, 1)))
@@ -82,7 +81,7 @@ def _fetched(function: Callable[..., Any], *args, images: int) -> Measure:
 
 
 def _records(number: int) -> tf.data.Dataset:
-    """Parsed records of photos with five boxes each."""
+    """Makes parsed records of photos with five boxes each."""
     photos = [inputs.photo(seed) for seed in range(number)]
     boxes = inputs.boxes(np.random.default_rng(0), number, 5)
     no = np.zeros(boxes.shape[:2], bool)
@@ -99,7 +98,7 @@ def _records(number: int) -> tf.data.Dataset:
 
 
 def decode(net: SSDNet, batch_size: int) -> dict[str, Measure]:
-    """The training input: decode, augment, resize, whiten, batch."""
+    """Measures the training input: decode, augment, resize, whiten, batch."""
     records = _records(NUM_PHOTOS)
 
     def batches(augmentation, threads=0):
@@ -128,7 +127,7 @@ def _pipeline(batches: tf.data.Dataset, batch_size: int) -> Measure:
     times = -(-2 * NUM_PHOTOS // batch_size)
 
     def measure():
-        # Its threads end with the iterator: they never disturb other cases.
+        # Its threads end with the iterator and never disturb other cases.
         iterator = iter(batches)
         warm_until = time.perf_counter() + PIPELINE_WARM_SECONDS
         while time.perf_counter() < warm_until:
@@ -139,9 +138,9 @@ def _pipeline(batches: tf.data.Dataset, batch_size: int) -> Measure:
 
 
 def encode(net: SSDNet, batch_size: int) -> dict[str, Measure]:
-    """Boxes to targets, as the train step does it."""
+    """Measures the encoding of boxes as targets, as in the train step."""
     encode_batch = train_step.make_encode(net, MATCH_THRESHOLD)
-    # A compilation for each number of boxes is meant, no reason to warn.
+    # Each number of boxes is compiled on purpose; TensorFlow would warn.
     tf.get_logger().setLevel("ERROR")
     cases = {}
     for number in NUM_BOXES:
@@ -152,7 +151,7 @@ def encode(net: SSDNet, batch_size: int) -> dict[str, Measure]:
 
 
 def loss(net: SSDNet, batch_size: int) -> dict[str, Measure]:
-    """The three terms and their gradient by the net's outputs."""
+    """Measures the loss terms and their gradient by the net's outputs."""
     outputs = inputs.outputs(net, batch_size, trained=False)
     targets = train_step.make_encode(net, MATCH_THRESHOLD)(
         inputs.truth(net, batch_size, 10)
@@ -174,14 +173,14 @@ def loss(net: SSDNet, batch_size: int) -> dict[str, Measure]:
 
 
 def forward(net: SSDNet, batch_size: int) -> dict[str, Measure]:
-    """The network from whitened images to logits and localisations."""
+    """Measures the net from whitened images to logits and localisations."""
     return {
         "whole network": _forward(net.model, inputs.images(net, batch_size))
     }
 
 
 def bare(net: SSDNet, batch_size: int) -> dict[str, Measure]:
-    """The same Keras layers with nothing of SSD's around them."""
+    """Measures the same Keras layers without the rest of SSD."""
 
     def bare_layer(layer):
         if isinstance(layer, (keras.layers.Reshape, L2Normalization)):
@@ -198,7 +197,7 @@ def _forward(model: keras.Model, images: tf.Tensor) -> Measure:
 
 
 def detect(net: SSDNet, batch_size: int) -> dict[str, Measure]:
-    """Outputs to detections; at worst all candidates are above 0.01."""
+    """Measures outputs to detections; at worst all candidates count."""
 
     @tf.function
     def detections(logits, localisations):
@@ -218,17 +217,17 @@ def detect(net: SSDNet, batch_size: int) -> dict[str, Measure]:
 
 
 def inference(net: SSDNet, batch_size: int) -> dict[str, Measure]:
-    """Encoded JPEGs to detections, as the exported model does it."""
+    """Measures encoded JPEGs to detections, as in an exported model."""
     photos = [inputs.photo(seed) for seed in range(batch_size)]
-    predict = saved_model.make_predict(net)
+    predict = signatures.make_predict(net)
     return {"JPEG to detections": warmed(lambda: predict(photos), batch_size)}
 
 
 def train(net: SSDNet, batch_size: int) -> dict[str, Measure]:
-    """Encode, forward, loss, backward and update of one batch.
+    """Measures encode, forward, loss, backward and update of one batch.
 
-    And what of it is the network's: forward, backward by the sum of all
-    outputs, and the same update.
+    And the network's part alone: forward, backward by the sum of all outputs,
+    and the same update.
     """
     training, optimizer = _recipe(net, batch_size)
     step = train_step.make_train_step(
@@ -267,7 +266,7 @@ def _network_step(net, optimizer, compiled):
 
 
 def evaluate(net: SSDNet, batch_size: int) -> dict[str, Measure]:
-    """The detecting part of an evaluation, from JPEGs in records to boxes.
+    """Measures the detecting part of an evaluation, from JPEGs to boxes.
 
     And the network and suppression alone, on a batch that is ready.
     """
@@ -279,7 +278,8 @@ def evaluate(net: SSDNet, batch_size: int) -> dict[str, Measure]:
     num_classes = net.params.num_classes - 1
 
     def predict(batch):
-        return [part.numpy() for part in detect(batch["image"])]
+        found = detect(batch["image"])._asdict()
+        return {name: part.numpy() for name, part in found.items()}
 
     def collect():
         evaluate_lib.collect(predict, batches, num_classes, quiet=True)
@@ -292,7 +292,7 @@ def evaluate(net: SSDNet, batch_size: int) -> dict[str, Measure]:
 
 
 def metrics(net: SSDNet, batch_size: int) -> dict[str, Measure]:
-    """VOC's and COCO's numbers of images with 100 detections each."""
+    """Measures VOC's and COCO's metrics of images with 100 detections each."""
     del net, batch_size
     images = inputs.image_results(
         NUM_JUDGED, num_detections=100, num_classes=NUM_COCO_CLASSES
@@ -303,17 +303,3 @@ def metrics(net: SSDNet, batch_size: int) -> dict[str, Measure]:
         evaluate_lib.measure(images, names, num_workers=os.cpu_count() or 1)
 
     return {f"{NUM_COCO_CLASSES} classes": warmed(measure, len(images))}
-
-
-MAKERS = {
-    "decode": decode,
-    "encode": encode,
-    "loss": loss,
-    "forward": forward,
-    "bare": bare,
-    "detect": detect,
-    "inference": inference,
-    "evaluate": evaluate,
-    "metrics": metrics,
-    "train": train,
-}

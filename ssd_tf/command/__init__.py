@@ -28,7 +28,6 @@ __all__ = [
     "load_tensorflow",
     "print_table",
     "progress",
-    "require",
     "run",
     "say",
 ]
@@ -100,17 +99,6 @@ def command_line() -> list[str]:
     """Returns the words that this process was started with."""
     name = os.path.basename(sys.argv[0])
     return [*(["python"] if name.endswith(".py") else []), name, *sys.argv[1:]]
-
-
-def require(flag_values: absl_flags.FlagValues, *names: str) -> None:
-    """Refuses flags without a value.
-
-    Raises:
-      UserError: one is missing.
-    """
-    for name in names:
-        if not flag_values[name].value:
-            raise UserError(f"--{name} is missing: {flag_values[name].help}")
 
 
 def load_tensorflow() -> None:

@@ -4,12 +4,8 @@ Evaluation, detection, export and users start at `load_net`. Independent of
 data and of the training loop.
 """
 
-import contextlib
 import os
 import pathlib
-import re
-import shutil
-from collections.abc import Container, Iterator
 
 import tensorflow as tf
 
@@ -19,12 +15,6 @@ from ssd_tf.nets import averages
 from ssd_tf.nets.ssd import SSDNet
 
 PREFIX = "ckpt"
-# Files of one checkpoint, finished or still being written; `again` marks a
-# second copy that `training.validation` makes.
-_OF_CHECKPOINT = re.compile(
-    rf"(?P<name>{PREFIX}-(again-)?\d+)"
-    r"(_temp.*|\.(index|data-\d+-of-\d+)(\.tempstate\d+)?)"
-)
 # TensorFlow's name of the variable `step`, which only training runs save.
 _STEP = "step/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -151,102 +141,6 @@ def restore_weights(
         ) from error
     if averaged:
         parts["average"].copy_to_model()
-
-
-def restore_run(state: tf.train.Checkpoint, checkpoint: str) -> None:
-    """Restores all of a run: weights, optimizer and step.
-
-    Raises:
-      UserError: the checkpoint is another net's or another optimizer's.
-    """
-    try:
-        state.restore(checkpoint).expect_partial().assert_consumed()
-    except (AssertionError, ValueError) as error:
-        raise UserError(
-            f"{checkpoint}: its state is not that of the net and the optimizer "
-            "in config.json beside it; choose another --train_dir"
-        ) from error
-
-
-def manager(
-    train_dir: str | os.PathLike,
-    net: SSDNet,
-    optimizer: tf.Module,
-    step: tf.Variable,
-    max_to_keep: int,
-    average: averages.WeightAverage | None = None,
-) -> tf.train.CheckpointManager:
-    """Saves and restores weights, their average, optimizer and step of a run.
-
-    The position in the data and the seeds of the augmentation follow from the
-    step. Those of dropout move with every step; Keras does not save them.
-    """
-    weights = {id(weight) for weight in net.model.weights}
-    seeds = [x.value for x in net.model.variables if id(x) not in weights]
-    parts = {"model": net.model, "optimizer": optimizer, "step": step}
-    parts["seeds"] = seeds
-    if average:
-        parts["average"] = average
-    state = tf.train.Checkpoint(**parts)
-    return tf.train.CheckpointManager(
-        state,
-        str(train_dir),
-        max_to_keep=max_to_keep,
-        checkpoint_name=PREFIX,
-        step_counter=step,
-    )
-
-
-def save_run(manager: tf.train.CheckpointManager, step: int) -> None:
-    """Saves a run at a step; a save that fails leaves nothing behind.
-
-    Raises:
-      OSError, tf.errors.OpError: no room, or no permission.
-    """
-    try:
-        manager.save(checkpoint_number=step)
-    except (OSError, tf.errors.OpError):
-        remove_partial(manager.directory)
-        raise
-
-
-def remove_partial(train_dir: str | os.PathLike) -> None:
-    """Removes what saves that never ended have left in a train_dir."""
-    folder = pathlib.Path(train_dir)
-    keep_only(folder, {path.stem for path in folder.glob("*.index")})
-
-
-def keep_only(folder: pathlib.Path, names: Container[str]) -> None:
-    """Removes all files of checkpoints but those of these names.
-
-    Files of other names, such as a user's copy of a checkpoint, stay.
-    """
-    for path in folder.glob(f"{PREFIX}-*"):
-        found = _OF_CHECKPOINT.fullmatch(path.name)
-        if not found or found["name"] in names:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def explained_writes(train_dir: str | os.PathLike) -> Iterator[None]:
-    """Inside, what cannot be written is told in one line.
-
-    Raises:
-      UserError: instead.
-    """
-    try:
-        yield
-    except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "message", None) or str(error)
-        raise UserError(
-            f"{train_dir}: cannot be written to: {reason}; nothing saved "
-            "before is lost: make room, and the same command goes on from "
-            "the last checkpoint"
-        ) from error
 
 
 def save_weights(net: SSDNet, train_dir: str | os.PathLike) -> None:

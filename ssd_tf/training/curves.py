@@ -1,34 +1,27 @@
-"""The learning curve of a run as a picture.
+"""Draws the learning curve of a run.
 
-  python -m ssd_tf.training.curves --train_dir=TRAIN_DIR
+  python -m ssd_tf.curves --train_dir=TRAIN_DIR
 
 draws TRAIN_DIR/metrics.jsonl into TRAIN_DIR/curves.png: the loss and its
 terms, the learning rate, and whatever else the run has logged of the norm of
-its gradients, its evaluations and the time that it waited for data. Needs
-matplotlib.
+its gradients, its evaluations and the time that it waited for data.
 """
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from ssd_tf import command
 from ssd_tf.command import UserError, files
+from ssd_tf.command.settings import require, setting
 
-FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    "train_dir",
-    None,
-    "The run, with its metrics.jsonl.",
-    flag_values=FLAGS,
-)
 CURVES_FILE = "curves.png"
 WIDTH, ROW_HEIGHT, DPI = 12.0, 3.2, 100  # inches, and pixels of one
-# Lines over which a smoothed line is the mean, as a share of all of them.
+# Window of the smoothed lines, as a share of all log entries.
 SMOOTHED_SHARE = 0.05
 TERMS = {
     "loss": "all",
@@ -37,7 +30,7 @@ TERMS = {
     "localization": "boxes",
     "regularization": "weight decay",
 }
-# Panels of one line each: its name in the log, the title, the scale.
+# Panels with one line: name in the log, title, scale of the y axis.
 SINGLE = (
     ("learning_rate", "learning rate", "linear"),
     ("gradient_norm", "norm of the gradients, before clipping", "log"),
@@ -47,11 +40,11 @@ METRICS = ("AP_VOC07/mAP", "AP_VOC12/mAP", "COCO/AP", "COCO/AP50")
 
 
 def smooth(values: Sequence[float], window: int) -> np.ndarray:
-    """Means over `window` values around each; over fewer at both ends.
+    """Computes means over `window` values around each, fewer at both ends.
 
     Args:
-      values: [n].
-      window: odd.
+      values: numbers [n].
+      window: odd number of values.
 
     Returns:
       float64 [n].
@@ -65,26 +58,33 @@ def smooth(values: Sequence[float], window: int) -> np.ndarray:
     return (sums[last] - sums[first]) / (last - first)
 
 
-def draw(train_dir: str | os.PathLike) -> pathlib.Path | None:
+@dataclasses.dataclass(frozen=True)
+class CurvesOptions:
+    """The settings of `python -m ssd_tf.curves`."""
+
+    train_dir: str | None = setting(
+        None, "Folder of the run, with its metrics.jsonl.", "curves"
+    )
+
+
+def draw(train_dir: str | os.PathLike) -> pathlib.Path:
     """Draws `curves.png` into a train_dir, in place of an older one.
 
     Returns:
-      Its path; None without matplotlib.
+      The path of the picture.
 
     Raises:
       UserError: nothing has been logged.
     """
+    from matplotlib import figure
+
     from ssd_tf.training import log
 
-    try:
-        from matplotlib import figure
-    except ImportError:
-        return None
     train_dir = pathlib.Path(train_dir)
     entries = log.read(train_dir)
     if not entries:
         raise UserError(
-            f"{train_dir / log.METRICS_FILE}: nothing in it; name a "
+            f"{train_dir / log.LOG_FILE}: nothing in it; name a "
             "--train_dir in which train_ssd.py has logged"
         )
     # Not pyplot, which keeps what it has drawn.
@@ -98,7 +98,7 @@ def draw(train_dir: str | os.PathLike) -> pathlib.Path | None:
 
 
 def _draw_panels(sheet: Any, entries: list[dict[str, Any]]) -> None:
-    """The loss over the whole width, the others side by side below it."""
+    """Draws the loss in the whole width, the others side by side below."""
     steps = [entry for entry in entries if "split" not in entry]
     evaluations = [entry for entry in entries if "split" in entry]
     single = [each for each in SINGLE if any(each[0] in x for x in steps)]
@@ -121,7 +121,7 @@ def _draw_panels(sheet: Any, entries: list[dict[str, Any]]) -> None:
 
 
 def _draw_line(panel, entries, name, label, color, share=SMOOTHED_SHARE):
-    """The values of a name, light, and their means over a share of them."""
+    """Draws the values of a name, pale, and their smoothed line."""
     points = [(x["step"], x[name]) for x in entries if x.get(name) is not None]
     if not points:
         return
@@ -140,7 +140,7 @@ def _draw_losses(panel, steps):
 
 
 def _draw_evaluations(panel, evaluations):
-    """A line for every metric and split, its best value marked."""
+    """Draws a line for each split and metric, its best value marked."""
     index = 0
     for split in dict.fromkeys(entry["split"] for entry in evaluations):
         for metric in METRICS:
@@ -177,21 +177,16 @@ def _finish(panel, title, scale):
     panel.grid(alpha=0.3)
 
 
-def main() -> None:
-    """Reads the flags and draws."""
-    command.require(FLAGS, "train_dir")
+def main(options: CurvesOptions) -> None:
+    """Draws the curves and prints the path of the picture."""
+    require(options, "train_dir")
     command.load_tensorflow()
-    path = draw(FLAGS.train_dir)
-    if path is None:
-        raise UserError(
-            "matplotlib is not installed; pip install 'ssd-tf[report]'"
-        )
-    command.say(f"{path}")
+    command.say(f"{draw(options.train_dir)}")
 
 
 def run() -> None:
-    """The command `ssd-curves`."""
-    command.run(main, FLAGS, __doc__)
+    """Runs the command `ssd-curves`."""
+    command.run(main, CurvesOptions, __doc__)
 
 
 if __name__ == "__main__":

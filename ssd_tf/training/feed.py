@@ -1,4 +1,4 @@
-"""The batches of a training run, and the images they are made of."""
+"""The batches of a training run, and the images in each."""
 
 from typing import Any
 
@@ -6,11 +6,16 @@ from ssd_tf.input_pipeline import batches as input_pipeline
 from ssd_tf.training.run import Run
 
 
-class Feed:
+class TrainingBatches:
     """The batches of a run from its next step on."""
 
     def __init__(self, run: Run, read: input_pipeline.Reader):
-        """`read` is that of `input_pipeline.make_for_train`."""
+        """Starts the input pipeline.
+
+        Args:
+          run: the run, at the step after which the batches begin.
+          read: reader of the records, see `input_pipeline.make_for_train`.
+        """
         self._settings = run.settings
         self._read = read
         first_step = int(run.step)
@@ -30,7 +35,6 @@ class Feed:
                 first_step,
                 context,
             )
-            # Strings do not belong on a device.
             return batches.map(_without_source_id)
 
         self._iterator = iter(
@@ -38,10 +42,10 @@ class Feed:
         )
 
     def batch_of(self, step: int) -> Any:
-        """The batch of the next step, which is `step`.
+        """Returns the (distributed) batch of the next step, which is `step`.
 
         Raises:
-          UserError: an image, box or label of it is bad.
+          UserError: an image, box or label of the batch is invalid.
         """
         with input_pipeline.explained_errors(
             lambda: self._records_of(step),
@@ -51,7 +55,7 @@ class Feed:
             return next(self._iterator)
 
     def source_ids(self, step: int) -> list[str]:
-        """The images of a step's batch, or of this process's part of it."""
+        """Returns the images of this process's part of a step's batch."""
         ids = [r["source_id"].decode() for r in self._records_of(step)]
         part = len(ids) // self._workers
         return ids[self._worker * part : (self._worker + 1) * part]
@@ -68,4 +72,5 @@ class Feed:
 
 
 def _without_source_id(batch):
+    """Leaves out the strings, which no device holds."""
     return {key: x for key, x in batch.items() if key != "source_id"}

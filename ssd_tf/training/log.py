@@ -1,5 +1,6 @@
-"""What a run says of its steps: metrics.jsonl and TensorBoard."""
+"""The log of a training run: metrics.jsonl and TensorBoard."""
 
+import contextlib
 import json
 import math
 import os
@@ -11,16 +12,16 @@ import tensorflow as tf
 
 from ssd_tf.command import files
 
-METRICS_FILE = "metrics.jsonl"
+LOG_FILE = "metrics.jsonl"
 
 
 class MetricsLog:
-    """metrics.jsonl and TensorBoard of one run, in step."""
+    """Writes metrics.jsonl and TensorBoard of one run."""
 
     def __init__(self, train_dir: pathlib.Path, first_step: int):
-        """Drops the lines of steps that a killed run did and we do again."""
+        """Drops the lines of steps after `first_step`, which are repeated."""
         self._train_dir = pathlib.Path(train_dir)
-        self._path = self._train_dir / METRICS_FILE
+        self._path = self._train_dir / LOG_FILE
         if self._path.exists():
             kept = [x for x in read(train_dir) if x["step"] <= first_step]
             lines = "".join(f"{json.dumps(x)}\n" for x in kept)
@@ -28,9 +29,9 @@ class MetricsLog:
         self._writers = {}
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Appends the values of a step of training.
+        """Appends the values of a training step; non-finite ones as null.
 
-        A gradient that has overflown in mixed_float16 is no number: null.
+        Gradients overflow now and then in mixed_float16.
         """
         finite = {k: v for k, v in values.items() if math.isfinite(v)}
         self._append({"step": step, **dict.fromkeys(values), **finite})
@@ -39,12 +40,12 @@ class MetricsLog:
     def write_evaluation(
         self, step: int, values: dict[str, float | str | None]
     ) -> None:
-        """Appends what an evaluation at a step came to.
+        """Appends the metrics of an evaluation.
 
         Args:
-          step: of the weights.
-          values: `split`, which is the name of the data, and metrics by name;
-            None where there is no ground truth.
+          step: training step of the weights.
+          values: name of the `split`, and metrics by name, None where there
+            is no ground truth.
         """
         self._append({"step": step, **values})
         numbers = {
@@ -67,7 +68,7 @@ class MetricsLog:
             file.write(json.dumps(entry, allow_nan=False) + "\n")
 
     def _writer(self, folder):
-        """TensorBoard shows each folder of a train_dir as a run."""
+        """Opens a folder of the train_dir, which TensorBoard shows as a run."""
         if folder not in self._writers:
             path = str(self._train_dir / folder)
             self._writers[folder] = tf.summary.create_file_writer(path)
@@ -81,27 +82,23 @@ class MetricsLog:
 
 
 def read(train_dir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, in order; none where there is no file.
+    """Reads the lines of a metrics.jsonl; none where there is no file.
 
-    Those of evaluations have a `split`.
+    Lines of evaluations have a `split`.
     """
-    path = pathlib.Path(train_dir) / METRICS_FILE
+    path = pathlib.Path(train_dir) / LOG_FILE
     if not path.is_file():
         return []
-    lines = path.read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines if _is_entry(line)]
-
-
-def _is_entry(line: str) -> bool:
-    """A process killed while it wrote leaves half a line."""
-    try:
-        return "step" in json.loads(line)
-    except ValueError:
-        return False
+    entries = []
+    for line in path.read_text("utf-8").splitlines():
+        # A process killed while it wrote leaves half a line.
+        with contextlib.suppress(ValueError):
+            entries.append(json.loads(line))
+    return entries
 
 
 def in_short(values: dict[str, float]) -> str:
-    """The loss and its terms, short enough to stand beside a bar."""
+    """Returns the loss and its terms in one short line."""
     names = {
         "cross_entropy_pos": "pos",
         "cross_entropy_neg": "neg",

@@ -1,8 +1,7 @@
-"""What stops a run whose loss is no number, and leaves the batch behind.
+"""Stops training on a non-finite loss and saves the offending batch.
 
-One step with such a loss makes all weights useless, and the run with them;
-told late, nobody knows what it was. Knows no net; `ssd_tf.training.replay`
-looks at what is left behind.
+One step with such a loss spoils all weights. `ssd_tf.training.replay` examines
+the saved batch.
 """
 
 import math
@@ -17,9 +16,9 @@ import numpy as np
 from ssd_tf.command import UserError, files
 
 _GRADIENT_NORM = "gradient_norm"
-# Below it the scaled gradients are smaller than the true ones.
+# Below this the scaled gradients are smaller than the true ones.
 _MIN_LOSS_SCALE = 1.0
-# What NumPy raises at a file that is no such archive, or half of one.
+# Errors of NumPy for a file that is no such archive, or is truncated.
 _UNREADABLE = (
     EOFError,
     KeyError,
@@ -28,19 +27,19 @@ _UNREADABLE = (
     ValueError,
     zipfile.BadZipFile,
 )
-# So many images are named in the message; all of them are in the file.
+# Number of images in the message; the file names all of them.
 _MAX_NAMED = 8
 
 
 def all_finite(terms: Mapping[str, float]) -> bool:
-    """Whether all terms of a step are numbers.
+    """Tells whether all terms of a step are finite.
 
-    With a `loss_scale`, as in mixed_float16, gradients overflow now and then,
-    and the optimizer leaves such a step out and halves the scale. That may go
-    on until nothing is left to halve; then it is the gradient itself.
+    With a `loss_scale`, as in mixed_float16, gradients overflow now and then:
+    the optimizer skips such a step and halves the scale. Only below a scale of
+    1 a non-finite gradient counts, since it is non-finite without scaling too.
 
     Args:
-      terms: by name, as a step returns them.
+      terms: terms by name, as a step returns them.
     """
     scaled = terms.get("loss_scale", 0.0) >= _MIN_LOSS_SCALE
     return all(
@@ -51,11 +50,11 @@ def all_finite(terms: Mapping[str, float]) -> bool:
 
 
 def join(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The parts of a batch, of several devices, as one.
+    """Joins the parts of a batch that several replicas have.
 
     Args:
-      parts: `image`, `boxes`, `labels`, `ignored`; each has its own number of
-        boxes, padded by label 0.
+      parts: `image`, `boxes`, `labels`, `ignored` of each replica; each part
+        has its own number of boxes, and is padded by label 0.
     """
     most = max(part["labels"].shape[1] for part in parts)
 
@@ -78,16 +77,16 @@ def stop(
     train_dir: str | os.PathLike,
     worker: int | None = None,
 ) -> NoReturn:
-    """Leaves the batch in the train_dir and stops the run.
+    """Saves the batch in the train_dir and stops the run.
 
     Args:
-      terms: of the step, not `all_finite`.
-      step: from 1.
+      terms: terms of the step, not `all_finite`.
+      step: number of the step, from 1.
       batch: `image`, `boxes`, `labels`, `ignored`, as they were trained on.
-      source_ids: of its images.
-      train_dir: gets `nonfinite_step_K.npz`.
-      worker: of several processes, each with a part of the batch; its file
-        is `nonfinite_step_K_worker_I.npz`.
+      source_ids: names of the images.
+      train_dir: folder that receives `nonfinite_step_K.npz`.
+      worker: number of this process among several, each with a part of the
+        batch; the file is then `nonfinite_step_K_worker_I.npz`.
 
     Raises:
       UserError: always.
@@ -96,25 +95,21 @@ def stop(
     good = ", ".join(f"{k} {v:.4g}" for k, v in terms.items() if np.isfinite(v))
     of_worker = "" if worker is None else f"_worker_{worker}"
     path = pathlib.Path(train_dir) / f"nonfinite_step_{step}{of_worker}.npz"
+    more = len(source_ids) - _MAX_NAMED
+    images = ", ".join(source_ids[:_MAX_NAMED])
+    images += f" and {more} more" if more > 0 else ""
     raise UserError(
         f"the loss is not finite at step {step}: {bad} ({good or 'all terms'})"
-        f"; images {_named(source_ids)}; "
-        f"{_left_behind(path, batch, source_ids)}; "
+        f"; images {images}; {_saved(path, batch, source_ids)}; "
         "nothing of the step is saved: lower --learning_rate or set "
         "--clip_gradient_norm"
     )
 
 
-def _named(source_ids):
-    named = ", ".join(source_ids[:_MAX_NAMED])
-    more = len(source_ids) - _MAX_NAMED
-    return f"{named} and {more} more" if more > 0 else named
+def _saved(path, batch, source_ids):
+    """Saves the batch and returns the command that examines it.
 
-
-def _left_behind(path, batch, source_ids):
-    """Writes the batch and says what to do with it.
-
-    A full disk may be no reason to hide what went wrong first.
+    A full disk must not hide the first error.
     """
     try:
         dump(path, batch, source_ids)
@@ -141,14 +136,14 @@ def dump(
 
 
 def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The batch that `dump` has written, with `source_id` unicode [B].
+    """Reads the batch that `dump` has written, with `source_id` unicode [B].
 
     Raises:
-      UserError: there is no such file, or it is another one.
+      UserError: the file is missing or is of another kind.
     """
     keys = {"image", "boxes", "labels", "ignored", "source_id"}
     try:
-        # NumPy leaves a file open that it cannot read.
+        # Opened here, because NumPy leaves a file open that it cannot read.
         with open(path, "rb") as file, np.load(file) as arrays:
             return {key: arrays[key] for key in keys}
     except FileNotFoundError:

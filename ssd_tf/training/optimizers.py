@@ -1,7 +1,7 @@
-"""Optimizers by name and the weight decay; knows no loss and no data.
+"""Optimizers, learning rate schedules and weight decay.
 
-They are Keras's own with two changes, see `_Recipe`: a learning rate for
-biases, and gradients that are already summed over the replicas.
+The optimizers are Keras's own with two changes, see `_Recipe`: a learning rate
+for biases, and gradients that are already summed over the replicas.
 """
 
 import keras
@@ -12,23 +12,26 @@ from ssd_tf.config.training import TrainParams
 
 
 class _Recipe:
-    """What a recipe adds to an optimizer of Keras, as the class in front.
+    """Adds the recipe to an optimizer of Keras, as the first base class.
 
-    Gradients come summed over the replicas, because a global norm can only be
-    clipped after the sum; Keras clips before it.
+    Gradients are expected summed over the replicas, because a global norm can
+    only be clipped after the sum; Keras clips before it.
+
+    This is the one place in training with private API of Keras:
+    `_get_variable_index`, `_use_weight_decay`, `_all_reduce_sum_gradients`.
     """
 
     bias_multiplier = 1.0
 
     def build(self, variables):
-        """Also notes which variables are biases and which are kernels."""
+        """Notes which variables are biases and which are kernels, too."""
         names = [variable.name for variable in variables]
         self._is_bias = [name.endswith("bias") for name in names]
         self._is_kernel = [is_kernel(variable) for variable in variables]
         super().build(variables)
 
     def update_step(self, gradient, variable, learning_rate):
-        """One variable's step; a bias's rate is multiplied."""
+        """Updates a variable; the rate of a bias is multiplied."""
         if self._is_bias[self._get_variable_index(variable)]:
             # In the schedule's float32; a factor of 1 changes no bit.
             learning_rate = learning_rate * self.bias_multiplier
@@ -42,7 +45,7 @@ class _Recipe:
 
 
 def _of_recipe(name: str) -> type[keras.Optimizer]:
-    """Keras's optimizer of that name with `_Recipe` in front of it."""
+    """Derives a class from Keras's optimizer of that name and `_Recipe`."""
     return type(name, (_Recipe, getattr(keras.optimizers, name)), {})
 
 
@@ -62,15 +65,15 @@ _CLASSES = {
 def make_optimizer(
     training: TrainParams, steps_per_epoch: float
 ) -> keras.Optimizer:
-    """The optimizer that a recipe asks for.
+    """Makes the optimizer of a recipe.
 
     Inside `strategy.run` it takes gradients that are summed over the
     replicas. In `mixed_float16` it is a `LossScaleOptimizer`, which takes
-    those of the scaled loss, and leaves out a step if one is not finite.
+    those of the scaled loss, and skips a step if one is non-finite.
 
     Args:
       training: name, settings, schedule and precision.
-      steps_per_epoch: for the schedule `exponential`.
+      steps_per_epoch: length of an epoch, for the schedule `exponential`.
 
     Raises:
       ValueError: unknown name.
@@ -87,7 +90,7 @@ def make_optimizer(
 
 
 def _settings(training: TrainParams) -> dict[str, float]:
-    """Keras's arguments; of Adagrad and Ftrl the port has Keras's defaults."""
+    """Returns Keras's arguments; Adagrad and Ftrl have Keras's defaults."""
     epsilon = {"epsilon": training.opt_epsilon}
     adam = {
         "beta_1": training.adam_beta1,
@@ -111,42 +114,42 @@ def _settings(training: TrainParams) -> dict[str, float]:
 
 
 def current_rate(optimizer: keras.Optimizer) -> float:
-    """The learning rate of the next step, before a bias's multiplier."""
+    """Returns the next step's learning rate, without the factor of biases."""
     return float(optimizer.learning_rate)
 
 
 def loss_scale(optimizer: keras.Optimizer) -> tf.Tensor | float:
-    """What the loss of the next step is multiplied by; 1 mostly."""
+    """Returns the factor of the next loss; 1 but for mixed_float16."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return tf.convert_to_tensor(optimizer.dynamic_scale)
     return 1.0
 
 
 def is_kernel(variable: keras.Variable) -> bool:
-    """Whether weight decay is for it.
+    """Tells whether weight decay applies to a variable.
 
-    It is not for biases, batch norm and the L2 norm's gamma, as in the port.
+    It does not to biases, batch norm and the L2 norm's gamma, as in the port.
     """
     return variable.name.endswith("kernel")
 
 
 def l2_of(training: TrainParams) -> float:
-    """The weight decay that is a term of the loss.
+    """Returns the weight decay that is a term of the loss.
 
-    AdamW takes it off the weights instead (Loshchilov and Hutter, 2019).
+    AdamW subtracts it from the weights instead (Loshchilov and Hutter, 2019).
     """
     return 0.0 if training.optimizer == "adamw" else training.weight_decay
 
 
 def weight_decay_loss(model: keras.Model, weight_decay: float) -> tf.Tensor:
-    """Half the squared norm of all trained kernels, times `weight_decay`."""
+    """Computes half the squared norm of trained kernels, times the decay."""
     norms = [
         tf.nn.l2_loss(variable)
         for variable in model.trainable_variables
         if weight_decay and is_kernel(variable)
     ]
-    # A zero first: what is trained may have no kernel. Not `add_n`, which adds
-    # in the order in which memory happens to be free.
+    # A zero first: there may be no trained kernel. Not `add_n`, which adds in
+    # the order in which memory happens to be free.
     return weight_decay * sum(norms, tf.constant(0.0))
 
 
@@ -159,7 +162,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         schedule: keras.optimizers.schedules.LearningRateSchedule,
         steps: int,
     ):
-        """The k-th step, from 0, has `(k + 1) / steps` of the full rate."""
+        """Gives step k, from 0, `(k + 1) / steps` of the schedule's rate."""
         self.schedule = schedule
         self.steps = steps
 
@@ -180,11 +183,11 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 def learning_rate(
     training: TrainParams, steps_per_epoch: float
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """The schedule that a recipe asks for, with its warm-up.
+    """Makes the learning rate schedule of a recipe, with its warm-up.
 
     Args:
-      training: type, rate, factor, boundaries and length.
-      steps_per_epoch: for `exponential`, whose decay counts in epochs.
+      training: type, rate, factor, boundaries and length of the schedule.
+      steps_per_epoch: length of an epoch, in which `exponential` counts.
 
     Returns:
       A function of the step.

@@ -1,10 +1,10 @@
-"""Options of train_ssd.py that do nothing beside the others."""
+"""Finds options of train_ssd.py that have no effect beside the others."""
 
 from ssd_tf.command.errors import UserError
 from ssd_tf.command.settings import fields
 from ssd_tf.config.training import LossParams, TrainOptions
 
-# The options that --overfit_batch obeys.
+# The options that --overfit_batch follows.
 _OF_OVERFITTING = {
     "batch_size",
     "dataset_dir",
@@ -23,10 +23,10 @@ _OF_OVERFITTING = {
 
 
 def check_used(options: TrainOptions) -> None:
-    """Refuses options of a training run that would do nothing.
+    """Checks that the given options have an effect.
 
     Raises:
-      UserError: there is one.
+      UserError: one has none.
     """
     if options.validation_split_name:
         return
@@ -39,7 +39,7 @@ def check_used(options: TrainOptions) -> None:
 
 
 def remarks(options: TrainOptions) -> list[str]:
-    """Returns a line for each request that the run will not fulfil."""
+    """Returns a line for each option that the run does not follow."""
     if options.run.overfit_batch:
         left_out = sorted(options.given - _OF_OVERFITTING)
         if not left_out:

@@ -1,8 +1,8 @@
-"""A smoke test of a net and its data: can it learn one batch by heart?
+"""Checks that the net can overfit a single batch.
 
-The way through reading, encoding, loss, gradients, batch norm, detection and
-metrics is that of a real run; only the recipe is one that learns fast and
-varies nothing. Whoever cannot learn one batch by heart learns no data set.
+Reading, encoding, loss, gradients, batch norm, detection and metrics are those
+of a real run; only the recipe is one that learns fast and varies nothing. A
+net that cannot overfit one batch cannot learn a data set.
 """
 
 import dataclasses
@@ -25,9 +25,9 @@ from ssd_tf.training import step as train_step
 MAX_IMAGES = 8
 MAX_STEPS = 1000
 EVAL_INTERVAL = 25
-# Of the loss at the first step; the net must come below it.
+# The last loss must be below this share of the first one.
 LOSS_SHARE = 0.1
-# All three count a box as found from an IoU of 0.5 on.
+# All three count a box as detected from an IoU of 0.5 on.
 AP_KEYS = ("AP_VOC07/mAP", "AP_VOC12/mAP", "COCO/AP50")
 # COCO's precision is tp / (tp + fp + 2.2e-16).
 PERFECT = 1.0 - 1e-6
@@ -40,7 +40,7 @@ REASONS = (
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What came out."""
+    """The result of the check."""
 
     first_loss: float
     loss: float  # of the last step, without regularisation
@@ -50,13 +50,13 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """The loss fell far enough and every box was found."""
+        """True if the loss fell far enough and every box is detected."""
         perfect = all((ap or 0.0) > PERFECT for ap in self.metrics.values())
         return perfect and self.loss < LOSS_SHARE * self.first_loss
 
 
 def recipe_of(training: TrainParams) -> TrainParams:
-    """The recipe of the smoke test, with a run's own loss and precision."""
+    """Returns the recipe of the check, with a run's loss and precision."""
     return dataclasses.replace(
         training,
         batch_size=min(training.batch_size, MAX_IMAGES),
@@ -64,7 +64,7 @@ def recipe_of(training: TrainParams) -> TrainParams:
         optimizer="adam",
         opt_epsilon=1e-7,
         bias_learning_rate_multiplier=1.0,
-        # Without it a random VGG, that has no batch norm, jumps at first.
+        # Without it the loss of a random VGG, which has no batch norm, jumps.
         clip_gradient_norm=10.0,
         gradient_accumulation_steps=1,
         ema_decay=0.0,
@@ -83,23 +83,22 @@ def overfit(
     num_samples: int,
     max_steps: int = MAX_STEPS,
 ) -> Verdict:
-    """Trains a net from random values on the first images, until it has them.
+    """Trains a net from random values on the first images of a data set.
 
-    Batch norm's statistics are those of inference in the evaluations, which
-    therefore wait for them.
+    It ends as soon as the net has learned them.
 
     Args:
-      settings: net and class names; of the recipe the loss, precision and
-        seed, and the batch size up to `MAX_IMAGES`.
+      settings: net and class names, and from the recipe loss, precision, seed
+        and the batch size up to `MAX_IMAGES`.
       records: parsed records, in a fixed order.
-      num_samples: images there are.
-      max_steps: when to give up.
+      num_samples: number of images in the data set.
+      max_steps: number of steps after which the check has failed.
 
     Returns:
       The verdict of a net that has passed.
 
     Raises:
-      UserError: it has not, or there is no box in the images.
+      UserError: the net has not passed, or the images have no boxes.
     """
     training = recipe_of(settings.training)
     training = dataclasses.replace(
@@ -112,12 +111,12 @@ def overfit(
     verdict = _learn(net, settings, records, max_steps)
     print_verdict(verdict)
     if not verdict.passed:
-        raise UserError(f"the net did not learn its batch by heart; {REASONS}")
+        raise UserError(f"the net did not overfit its batch; {REASONS}")
     return verdict
 
 
 def _learn(net, settings, records, max_steps) -> Verdict:
-    """Steps on the one batch, and now and then an evaluation of it."""
+    """Takes steps on the batch and evaluates it now and then."""
     take_step, batch = _make_step(net, settings.training, records)
     ap_of_batch = _make_evaluation(net, settings, records)
     metrics = dict.fromkeys(AP_KEYS)
@@ -132,7 +131,7 @@ def _learn(net, settings, records, max_steps) -> Verdict:
                     "--precision=float32 or another --seed"
                 )
             first_loss = loss if first_loss is None else first_loss
-            # Evaluations of a net that cannot pass yet would only cost time.
+            # Evaluate only a net that can pass.
             if step == max_steps or (
                 step % EVAL_INTERVAL == 0 and loss < LOSS_SHARE * first_loss
             ):
@@ -147,7 +146,7 @@ def _learn(net, settings, records, max_steps) -> Verdict:
 
 
 def _make_step(net, training, records):
-    """The compiled step of training, and the batch."""
+    """Makes the compiled training step and the batch."""
     optimizer = optimizers.make_optimizer(training, steps_per_epoch=1.0)
     optimizer.build(net.model.trainable_variables)
     take_step = train_step.make_train_step(
@@ -168,17 +167,17 @@ def _make_step(net, training, records):
         "the first batch cannot be trained on",
     ):
         batch = next(iter(batches))
-    del batch["source_id"]  # no string belongs on a device
+    del batch["source_id"]  # no device holds strings
     if not tf.reduce_any((batch["labels"] > 0) & ~batch["ignored"]):
         raise UserError(
             f"no box in the first {training.batch_size} images; "
-            "nothing of them can be learned"
+            "nothing can be learned from them"
         )
     return take_step, batch
 
 
 def _make_evaluation(net, settings, records):
-    """A function that tells the metrics of the batch, in inference mode."""
+    """Makes a function that evaluates the batch, in inference mode."""
     batches = input_pipeline.make_for_eval(
         records,
         input_pipeline.prepare_for(net.params),
@@ -196,16 +195,13 @@ def _make_evaluation(net, settings, records):
 
 
 def _in_short(verdict: Verdict) -> str:
-    return f"loss {verdict.loss:.3f}, {_aps(verdict)}"
-
-
-def _aps(verdict):
     values = verdict.metrics.values()
-    return "AP " + "/".join("-" if x is None else f"{x:.3f}" for x in values)
+    aps = "/".join("-" if x is None else f"{x:.3f}" for x in values)
+    return f"loss {verdict.loss:.3f}, AP {aps}"
 
 
 def print_verdict(verdict: Verdict) -> None:
-    """Shows what was asked for and what came out."""
+    """Prints the results beside the required values."""
     bound = LOSS_SHARE * verdict.first_loss
     rows = [
         ["loss, first step", f"{verdict.first_loss:.3f}", ""],
@@ -216,5 +212,5 @@ def print_verdict(verdict: Verdict) -> None:
         rows.append([f"{key}, own batch", shown, "1.000"])
     rows.append(["steps", str(verdict.steps), ""])
     rows.append(["seconds", f"{verdict.seconds:.0f}", ""])
-    title = "one batch by heart: " + ("yes" if verdict.passed else "NO")
-    command.print_table(title, ["what", "came out", "wanted"], rows)
+    title = "one batch overfitted: " + ("yes" if verdict.passed else "NO")
+    command.print_table(title, ["what", "result", "required"], rows)

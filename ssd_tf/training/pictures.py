@@ -1,8 +1,8 @@
-"""What a net is taught on the images of a batch, and what it detects there.
+"""Draws training batches: targets, mined negatives and detections.
 
-Shows the tensors that the step of training gets, after every augmentation: a
-box that has moved away from its object, an object without an anchor, or
-negatives on an object without a box are seen at a glance.
+The pictures show the tensors of a training step, after all augmentation: a box
+that has moved off its object, an object without an anchor, or negatives on an
+object without a box are seen at a glance.
 """
 
 import functools
@@ -31,7 +31,7 @@ MINED = (255, 70, 70)
 
 
 class Roles(NamedTuple):
-    """What each anchor is to the loss; bool [B, A]."""
+    """Roles of the anchors in the loss; each bool [B, A]."""
 
     matched: tf.Tensor  # positive by its IoU
     forced: tf.Tensor  # positive only because a box took its best anchor
@@ -47,21 +47,21 @@ def pictures(
 ) -> np.ndarray:
     """Draws the first images of a batch with targets, negatives, detections.
 
-    The net runs as in inference, so that nothing of it changes; what it mines
-    in training, with the batch norm of the batch, may differ a little.
+    The net runs as in inference, so that its state does not change; training,
+    with the batch norm of the batch, may mine slightly different negatives.
 
     Args:
-      net: with its weights.
-      batch: of `input_pipeline.make_for_train`, on one device.
-      loss: how boxes get their anchors and negatives are mined.
-      class_names: without the background.
-      limit: of images.
+      net: net with its weights.
+      batch: batch of `input_pipeline.make_for_train`, on one device.
+      loss: settings of matching and mining.
+      class_names: names of the classes, without the background.
+      limit: largest number of images drawn.
 
     Returns:
       uint8 [n, h, w, 3]: for each image three side by side, with a legend.
     """
     if loss.mining == "image":
-        # Else the images of a batch decide together on its negatives.
+        # With "batch", negatives are mined from all images together.
         batch = {key: value[:limit] for key, value in batch.items()}
     outputs = net.model(batch["image"], training=False)
     roles = roles_of_anchors(net, batch, outputs, loss)
@@ -93,16 +93,16 @@ def roles_of_anchors(
     outputs: Mapping[str, Sequence[tf.Tensor]],
     loss: LossParams,
 ) -> Roles:
-    """Which anchors are matched, forced and mined.
+    """Finds the anchors that are matched, forced and mined.
 
-    Mined are those on which the loss of the negatives depends: a negative of
-    which the net is as sure as float32 can tell is none of them.
+    Mined are those on which the loss of the negatives depends. A negative
+    with a probability of 1 in float32 has no gradient and does not count.
 
     Args:
-      net: for its anchors.
-      batch: `labels`, `boxes`, `ignored`.
-      outputs: of `net.model` for the batch.
-      loss: the settings.
+      net: net with the anchors.
+      batch: `labels`, `boxes`, `ignored` of a batch.
+      outputs: outputs of `net.model` for the batch.
+      loss: settings of matching and mining.
     """
     options = dict(vars(loss))
     force_match = options.pop("force_match")
@@ -126,13 +126,13 @@ def roles_of_anchors(
 
 
 def to_pixels(image: np.ndarray, params: SSDParams) -> np.ndarray:
-    """The inverse of `preprocessing.whiten`: uint8 [H, W, 3]."""
+    """Inverts `preprocessing.whiten`; returns uint8 [H, W, 3]."""
     pixels = image / params.image_scale + params.image_mean
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
 def _draw(params, example, roles, found, class_names) -> np.ndarray:
-    """One image: what it teaches, what it mines, what is detected."""
+    """Draws one image: targets, mined negatives and detections."""
     picture = _enlarged(Image.fromarray(to_pixels(example["image"], params)))
     real = example["labels"] > 0
     ignored = example["boxes"][real & example["ignored"]]
@@ -159,7 +159,7 @@ def _enlarged(picture: Image.Image) -> Image.Image:
 
 
 def _targets(picture, boxes, ignored, matched, forced):
-    """The boxes, and the anchors that learn them."""
+    """Draws the boxes and the anchors that learn them."""
     picture = picture.copy()
     for anchors, color in ((matched, MATCHED), (forced, FORCED)):
         drawing.draw_frames(picture, anchors, color)
@@ -175,7 +175,7 @@ def _targets(picture, boxes, ignored, matched, forced):
 
 
 def _negatives(picture, boxes, mined):
-    """The anchors that learn to be background."""
+    """Draws the boxes and the anchors that learn to be background."""
     picture = picture.copy()
     drawing.draw_frames(picture, mined, MINED)
     drawing.draw_ground_truth(picture, boxes)

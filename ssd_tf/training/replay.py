@@ -1,21 +1,20 @@
-"""Looks into the batch that a run with a loss that is no number left behind.
+"""Examines the batch of a non-finite loss that stopped a training run.
 
   python -m ssd_tf.replay --train_dir=T --batch=T/nonfinite_step_120.npz
 
 runs the net with its latest checkpoint on the batch and prints the loss of
-every image by itself, the boxes that cannot be trained on, the first layer
-that is not finite, and the layers with the largest gradients. The
-checkpoint is from before the step: if all is finite with it, it was the steps
-between that drove the weights away, not this batch alone.
+each image alone, the invalid boxes, the first non-finite layer, and the layers
+with the largest gradients. The checkpoint is from before the step: if all is
+finite with it, the steps between have spoiled the weights, not this batch
+alone.
 """
 
+import dataclasses
 from typing import TYPE_CHECKING
-
-from absl import flags
 
 from ssd_tf import command
 from ssd_tf.command import UserError
-from ssd_tf.command.settings import choices
+from ssd_tf.command.settings import choices, require, setting
 from ssd_tf.config.training import LossParams, TrainParams
 
 if TYPE_CHECKING:
@@ -24,41 +23,40 @@ if TYPE_CHECKING:
     from ssd_tf.config.run import Config
     from ssd_tf.nets.ssd import SSDNet
 
-# Layers in the table of gradients.
+# Number of layers in the table of gradients.
 _SHOWN = 10
-
-FLAGS = flags.FlagValues()
-flags.DEFINE_string("train_dir", None, "Of the run.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "batch",
-    None,
-    "The nonfinite_step_K.npz that the run has left.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "precision",
-    None,
-    choices(TrainParams, "precision"),
-    "To compute in [the run's].",
-    flag_values=FLAGS,
-)
-
 Batch = dict[str, "np.ndarray"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayOptions:
+    """The settings of `python -m ssd_tf.replay`."""
+
+    train_dir: str | None = setting(None, "Folder of the run.", "replay")
+    batch: str | None = setting(
+        None, "File nonfinite_step_K.npz that the run has saved.", "replay"
+    )
+    precision: str | None = setting(
+        None,
+        "Keras dtype policy to compute in [the run's].",
+        "replay",
+        choices=choices(TrainParams, "precision"),
+    )
 
 
 def load_net(
     train_dir: str, settings: "Config", precision: str
 ) -> tuple["SSDNet", str]:
-    """The net as the run had it, without any averaging of its weights.
+    """Rebuilds the net of a run, without any averaging of its weights.
 
     Args:
-      train_dir: of the run.
-      settings: its configuration.
+      train_dir: folder of the run.
+      settings: configuration of the run.
       precision: Keras dtype policy to compute in.
 
     Returns:
-      The net, and in words where its weights are from: the latest checkpoint,
-      or the seed if nothing was saved yet.
+      The net, and in words the source of its weights: the latest checkpoint,
+      or the seed if nothing has been saved.
     """
     import keras
     import tensorflow as tf
@@ -79,10 +77,10 @@ def load_net(
 
 
 def make_losses(net: "SSDNet", loss: LossParams):
-    """The function from a batch to its loss terms, as the run computes them.
+    """Makes a function from a batch to its loss terms, as the run has them.
 
-    Its second argument says whether batch norm is that of training. Without
-    the regularization, which no batch changes.
+    The regularization, which no batch changes, is left out. The function's
+    second argument is Keras's `training`, for batch norm.
     """
     from ssd_tf.multibox import losses
     from ssd_tf.training import step
@@ -106,10 +104,10 @@ def make_losses(net: "SSDNet", loss: LossParams):
 
 
 def losses_by_image(losses_of, batch: Batch) -> list[dict[str, float]]:
-    """The loss terms of every image in a batch of its own, and their sum.
+    """Computes the loss terms of each image alone, and their sum `loss`.
 
-    Batch norm is that of evaluation: a batch of one has no variance to speak
-    of.
+    Batch norm is that of inference, because a batch of one has no useful
+    variance.
     """
     rows = []
     for row in range(len(batch["image"])):
@@ -123,7 +121,10 @@ def losses_by_image(losses_of, batch: Batch) -> list[dict[str, float]]:
 def gradient_norms(
     net: "SSDNet", losses_of, batch: Batch
 ) -> list[tuple[str, float]]:
-    """The length of the batch's gradient in every layer, no number first."""
+    """Computes the norm of the batch's gradient in each layer, largest first.
+
+    Non-finite norms come before all others.
+    """
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
@@ -141,67 +142,56 @@ def gradient_norms(
         layer: float(tf.linalg.global_norm(gradients))
         for layer, gradients in by_layer.items()
     }
-    return sorted(norms.items(), key=lambda item: _finite_order(item[1]))
-
-
-def _finite_order(value):
-    """Sorts NaN first, then the largest."""
-    return value == value, -value
+    # NaN, which is unequal to itself, sorts first.
+    return sorted(norms.items(), key=lambda x: (x[1] == x[1], -x[1]))
 
 
 def first_bad_layer(net: "SSDNet", images: "np.ndarray") -> str | None:
-    """The first layer, in the order of the graph, that is not finite.
+    """Finds the first layer, in the order of the graph, that is non-finite.
 
-    Both its output and its weights count: a ReLU may make 0 of a bias that is
-    no number, and the gradient has it again.
+    Output and weights both count: a ReLU may turn a bias of NaN into 0, and
+    the gradient has it again.
 
     Args:
       net: the net; batch norm is that of training.
       images: float32 [B, H, W, 3], whitened.
 
     Returns:
-      The layer's name, and which of output and weights it is; None if all of
-      the net is finite.
+      The layer's name, and what of it is non-finite; None if all is finite.
     """
     import keras
     import tensorflow as tf
 
-    layers = {layer.name: layer for layer in net.model.operations}
-    outputs = {name: layer.output for name, layer in layers.items()}
+    def all_finite(values):
+        checks = [tf.math.is_finite(each) for each in tf.nest.flatten(values)]
+        return tf.reduce_all([tf.reduce_all(check) for check in checks])
+
+    layers = net.model.operations
+    outputs = {layer.name: layer.output for layer in layers}
     probe = keras.Model(net.model.inputs, outputs)
 
-    # In a graph the outputs themselves are freed at once.
+    # A graph frees each output as soon as it has been checked.
     @tf.function
     def are_finite(images):
-        found = probe(images, training=True)
-        return {name: _all_finite(found[name]) for name in outputs}
+        values = probe(images, training=True)
+        return {name: all_finite(values[name]) for name in outputs}
 
     finite = are_finite(images)
-    for name, layer in layers.items():
+    for layer in layers:
         weights = getattr(layer, "weights", [])
-        bad = [each.name for each in weights if not _all_finite(each.value)]
-        bad += [] if finite[name] else ["output"]
+        bad = [each.name for each in weights if not all_finite(each.value)]
+        bad += [] if finite[layer.name] else ["output"]
         if bad:
-            return f"{name} ({', '.join(bad)})"
+            return f"{layer.name} ({', '.join(bad)})"
     return None
 
 
-def _all_finite(values):
-    import tensorflow as tf
-
-    checks = [
-        tf.reduce_all(tf.math.is_finite(each))
-        for each in tf.nest.flatten(values)
-    ]
-    return tf.reduce_all(checks)
-
-
 def bad_boxes(batch: Batch, num_classes: int) -> list[tuple[str, str, str]]:
-    """The boxes that cannot be trained on: image, box and why.
+    """Lists the boxes that cannot be trained on: image, box and reason.
 
     Args:
-      batch: from `guards.load`; label 0 pads.
-      num_classes: with the background.
+      batch: batch of `nonfinite.load`; boxes of label 0 are padding.
+      num_classes: number of classes, with the background.
     """
     from ssd_tf.datasets import record_check
 
@@ -220,10 +210,10 @@ def bad_boxes(batch: Batch, num_classes: int) -> list[tuple[str, str, str]]:
 
 
 def check_fits(batch: Batch, settings: "Config", name: str) -> None:
-    """Refuses a batch of another net's size.
+    """Checks that the images of a batch have the size that the net takes.
 
     Raises:
-      UserError: it is.
+      UserError: they are of another size.
     """
     height, width = settings.params.img_shape
     if batch["image"].shape[1:] != (height, width, 3):
@@ -260,18 +250,19 @@ def _show(batch, by_image, boxes, layer, norms):
     )
 
 
-def main() -> None:
-    """Reads the flags and looks."""
-    command.require(FLAGS, "train_dir", "batch")
+def main(options: ReplayOptions) -> None:
+    """Examines the batch and prints what it finds."""
+    require(options, "train_dir", "batch")
     from ssd_tf.config import run as config
     from ssd_tf.training import nonfinite
 
-    settings = config.load(FLAGS.train_dir)
-    batch = nonfinite.load(FLAGS.batch)
-    check_fits(batch, settings, FLAGS.batch)
+    # The batch, and the net as it was before the step.
+    settings = config.load(options.train_dir)
+    batch = nonfinite.load(options.batch)
+    check_fits(batch, settings, options.batch)
     command.load_tensorflow()
-    precision = FLAGS.precision or settings.training.precision
-    net, weights = load_net(FLAGS.train_dir, settings, precision)
+    precision = options.precision or settings.training.precision
+    net, weights = load_net(options.train_dir, settings, precision)
     command.say(f"weights: {weights}; computed in {precision}")
     losses_of = make_losses(net, settings.training.loss)
     _show(
@@ -285,8 +276,8 @@ def main() -> None:
 
 
 def run() -> None:
-    """The command `ssd-replay`."""
-    command.run(main, FLAGS, __doc__)
+    """Runs the command `ssd-replay`."""
+    command.run(main, ReplayOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""One compiled step: encode boxes, forward, loss, backward, update.
+"""The compiled training step: encode boxes, forward, loss, backward, update.
 
-The same on one device and on many replicas. Knows no data and no files.
+One code for one device and for many replicas.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ Terms = dict[str, tf.Tensor]
 
 @contextlib.contextmanager
 def sums_in_order() -> Iterator[None]:
-    """Inside, steps run again give the same bits, on CPUs.
+    """Makes repeated steps give the same bits inside, on CPUs.
 
-    TensorFlow's graph optimizer makes one `AddN` of several sums, and that op
+    TensorFlow's graph optimizer merges several sums into one `AddN`, which
     adds in the order in which memory happens to be free.
     """
     options = tf.config.optimizer
@@ -45,7 +45,7 @@ def encode_batch(
     match_threshold: float,
     force_match: bool = True,
 ) -> encoder.Targets:
-    """The targets of a batch's `labels`, `boxes` and `ignored`."""
+    """Encodes `labels`, `boxes` and `ignored` of a batch as targets."""
     return encoder.encode(
         batch["labels"],
         batch["boxes"],
@@ -61,7 +61,7 @@ def encode_batch(
 def make_encode(
     net: SSDNet, match_threshold: float, force_match: bool = True
 ) -> Callable[[Mapping[str, tf.Tensor]], encoder.Targets]:
-    """The compiled `encode_batch`, a function of the batch alone."""
+    """Compiles `encode_batch` to a function of the batch alone."""
 
     # XLA fuses the matching of all boxes with all anchors into a few passes,
     # on a CPU too, where compiling the convolutions as well would not pay.
@@ -79,26 +79,26 @@ def make_train_step(
     strategy: tf.distribute.Strategy,
     average: WeightAverage | None = None,
 ) -> Callable[[Any], Terms]:
-    """The compiled step.
+    """Makes the compiled step.
 
     Args:
-      net: built under the strategy's scope, as are
-      optimizer: of `optimizers.make_optimizer`, already built for the net's
-        trainable variables, and
+      net: net built under the strategy's scope.
+      optimizer: optimizer of `optimizers.make_optimizer`, built under the
+        strategy's scope for the net's trainable variables.
       training: the recipe.
-      strategy: where to run.
-      average: updated at the end of every step.
+      strategy: devices that share a batch.
+      average: average of the weights, updated at the end of each step.
 
     Returns:
       A function from a (distributed) batch, see
       `input_pipeline.make_for_train`, to float32 scalars of the global batch:
       the terms of `ssd_losses`, `regularization`, their sum `loss`, and
       `gradient_norm`, of all gradients before they are clipped. In
-      mixed_float16 also `loss_scale`: the norm of a step that was left out
-      for it is not finite.
+      mixed_float16 also `loss_scale`; the norm of a step that was skipped
+      because gradients overflowed is non-finite.
 
     Raises:
-      UserError: settings that exclude each other.
+      UserError: settings exclude each other.
     """
     _check(training, strategy.num_replicas_in_sync)
     encode = make_encode(
@@ -107,20 +107,25 @@ def make_train_step(
     learn = _make_learn(net, optimizer, training, strategy)
 
     def replica_step(batch):
+        # Match the boxes with the anchors: class and offsets to learn for each.
         targets = encode({k: v for k, v in batch.items() if k != "image"})
+        # Forward, loss, gradients of this replica's part; one shared update.
         return learn(batch["image"], targets)
 
     @tf.function
     def train_step(batch):
+        # Take the step on every replica.
         sums, of_step = strategy.run(replica_step, args=(batch,))
+        # Move the averaged weights towards the new ones.
         if average:
             average.update()
+        # Add up the replicas' shares of the loss.
         terms = {
             name: strategy.reduce(tf.distribute.ReduceOp.SUM, term, axis=None)
             for name, term in sums.items()
         }
         for name, value in of_step.items():
-            # All replicas have the same.
+            # Equal on all replicas.
             terms[name] = strategy.experimental_local_results(value)[0]
         return terms
 
@@ -128,7 +133,7 @@ def make_train_step(
 
 
 def _check(training: TrainParams, replicas: int) -> None:
-    """Refuses settings that exclude each other."""
+    """Raises UserError for settings that exclude each other."""
     check_choice(TrainParams, "jit_compile", training.jit_compile)
     if training.jit_compile == "on" and replicas > 1:
         raise UserError(
@@ -144,7 +149,7 @@ def _check(training: TrainParams, replicas: int) -> None:
 
 
 def is_compiled(training: TrainParams, replicas: int) -> bool:
-    """Whether XLA compiles all that comes after the encoder."""
+    """Tells whether XLA compiles all that comes after the encoder."""
     if training.jit_compile != "auto":
         return training.jit_compile == "on"
     # On CPUs XLA's convolutions are several times slower than TensorFlow's.
@@ -158,11 +163,11 @@ def _make_learn(
     training: TrainParams,
     strategy: tf.distribute.Strategy,
 ) -> Callable[[tf.Tensor, encoder.Targets], tuple[Terms, Terms]]:
-    """The part of a step that follows the encoder, of one replica.
+    """Makes the part of a replica's step that follows the encoder.
 
     Returns:
       A function from images and targets to the replica's share of the terms,
-      and to what is the same on all replicas.
+      and to the scalars that are equal on all replicas.
     """
     replicas = strategy.num_replicas_in_sync
     options = dict(vars(training.loss))
@@ -174,12 +179,15 @@ def _make_learn(
     }
 
     def learn(image, targets):
+        # Count positives (or images) of all replicas, to divide the loss by.
         divisor = losses.loss_divisor(targets.gscores, **of_divisor)
+        # Forward and backward, part by part if gradients are accumulated.
         terms, gradients = _sum_over_parts(
             functools.partial(learn_part, divisor),
             (image, *targets),
             training.gradient_accumulation_steps,
         )
+        # Weight decay, as a term of the loss and of the gradients.
         decay, more = _weight_decay(net, optimizer, training, replicas)
         terms["regularization"] = decay
         terms["loss"] = sum(terms.values())
@@ -187,10 +195,12 @@ def _make_learn(
             gradient if of_decay is None else gradient + of_decay
             for gradient, of_decay in zip(gradients, more, strict=True)
         ]
+        # All replicas get the sum of the gradients.
         if replicas > 1:
             gradients = tf.distribute.get_replica_context().all_reduce(
                 tf.distribute.ReduceOp.SUM, gradients
             )
+        # Clip by the global norm, and update the variables.
         return terms, _apply(
             optimizer,
             gradients,
@@ -206,9 +216,10 @@ def _make_learn(
 def _make_learn_part(
     net: SSDNet, optimizer: keras.Optimizer, options: dict[str, Any]
 ) -> Callable[..., tuple[Terms, list[tf.Tensor]]]:
-    """The function from a part of a replica's batch to terms and gradients.
+    """Makes a function from a part of a batch to its terms and gradients.
 
-    The gradients are those of the scaled loss; `options` of `ssd_losses`.
+    The gradients are those of the scaled loss; `options` are keyword arguments
+    of `ssd_losses`.
     """
 
     def learn_part(divisor, image, *targets):
@@ -220,9 +231,9 @@ def _make_learn_part(
             **options,
             divisor=divisor,
         )
-        # Not a tape: where three layers read one, it adds their gradients in
-        # the order in which memory happens to be free, and no two runs would
-        # end with the same bits. A tree adds two at a time.
+        # Not a tape: where three layers read one tensor, it adds the gradients
+        # in the order in which memory happens to be free, and no two runs
+        # would end with the same bits. A tree adds two at a time.
         gradients = tf.gradients(
             optimizer.scale_loss(sum(terms.values())),
             [variable.value for variable in net.model.trainable_variables],
@@ -239,10 +250,10 @@ def _weight_decay(
     training: TrainParams,
     replicas: int,
 ) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
-    """A replica's share of the decay's loss, and its gradients, scaled.
+    """Computes a replica's share of the decay's loss, and scaled gradients.
 
-    Once a step: it does not depend on the batch, so that nothing would keep
-    the gradients of all parts from being made at once.
+    Once a step, and not once per part: without a dependence on the batch, the
+    gradients of all parts would be held in memory at once.
     """
     with tf.GradientTape() as tape:
         decay = optimizers.weight_decay_loss(
@@ -256,10 +267,10 @@ def _weight_decay(
 def _sum_over_parts(
     function: Callable, batch: tuple[tf.Tensor, ...], parts: int
 ) -> Any:
-    """The sum of a function of `parts` equal parts of a batch."""
+    """Sums a function over `parts` equal parts of a batch."""
     total = None
     for image, *rest in zip(*(tf.split(x, parts) for x in batch), strict=True):
-        # A part waits for the one before, whose memory it takes over.
+        # A part waits for the one before, and reuses its memory.
         with tf.control_dependencies(tf.nest.flatten(total or [])):
             image = tf.identity(image)
         result = function(image, *rest)
@@ -275,7 +286,7 @@ def _apply(
     variables: list[keras.Variable],
     clip_norm: float,
 ) -> Terms:
-    """Clips and applies gradients of the scaled loss; what they were."""
+    """Clips and applies gradients of the scaled loss; returns their norm."""
     scale = optimizers.loss_scale(optimizer)
     scaled_norm = tf.linalg.global_norm(gradients)
     of_step = {"gradient_norm": scaled_norm / scale}

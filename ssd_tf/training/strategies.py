@@ -1,9 +1,9 @@
-"""On which devices a training runs; knows nothing of what is trained."""
+"""Distribution of a training over devices and processes."""
 
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
@@ -11,12 +11,12 @@ from ssd_tf.command import UserError
 
 
 def choose_strategy() -> tf.distribute.Strategy:
-    """Several hosts by TF_CONFIG, several GPUs if seen, else one device.
+    """Returns several hosts by TF_CONFIG, else all GPUs, else one device.
 
     Must be called before TensorFlow has done anything else.
 
     Raises:
-      UserError: TF_CONFIG is not JSON, or describes no cluster with us in it.
+      UserError: TF_CONFIG is not JSON, or its cluster lacks this process.
     """
     text = os.environ.get("TF_CONFIG") or "{}"
     try:
@@ -37,10 +37,10 @@ def choose_strategy() -> tf.distribute.Strategy:
 
 @contextlib.contextmanager
 def explained_end(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Inside, the end of another process is told in one line.
+    """Turns the end of another process of the run into one line.
 
     Raises:
-      UserError: instead of what the exchange of values raises then.
+      UserError: another process has ended or cannot be reached.
     """
     try:
         yield
@@ -54,18 +54,18 @@ def explained_end(strategy: tf.distribute.Strategy) -> Iterator[None]:
 
 
 def is_alone(strategy: tf.distribute.Strategy) -> bool:
-    """True when no other process takes part."""
+    """Tells whether this process trains alone."""
     resolver = strategy.cluster_resolver
     return resolver is None or not resolver.cluster_spec()
 
 
 def worker_of(strategy: tf.distribute.Strategy) -> int | None:
-    """Number of this process among the workers; None when it is alone."""
+    """Returns the number of this process; None when it trains alone."""
     return None if is_alone(strategy) else strategy.cluster_resolver.task_id
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """True on the one process that writes to the train_dir."""
+    """Tells whether this is the one process that writes to the train_dir."""
     if is_alone(strategy):
         return True
     resolver = strategy.cluster_resolver
@@ -75,25 +75,19 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return not has_chief and resolver.task_id == 0
 
 
-def make_any(
+def make_any_process(
     strategy: tf.distribute.Strategy,
-) -> Callable[[Sequence[bool]], list[bool]]:
-    """What is true in some process, the same answer in all of them.
+) -> Callable[[bool], bool]:
+    """Makes a function that tells whether a condition holds in any process.
 
-    Returns:
-      A function of as many conditions in every process.
+    Every process calls it with its own condition and gets the same answer.
     """
     if is_alone(strategy):
-        return list
+        return bool
 
     @tf.function
-    def count(conditions):
-        return strategy.reduce(
-            tf.distribute.ReduceOp.SUM,
-            strategy.run(tf.identity, args=(conditions,)),
-            axis=None,
-        )
+    def count(condition):
+        each = strategy.run(tf.identity, args=(condition,))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, each, axis=None)
 
-    return lambda conditions: [
-        bool(number) for number in count(tf.cast(conditions, tf.float32))
-    ]
+    return lambda condition: bool(count(tf.cast(condition, tf.float32)))

@@ -1,8 +1,7 @@
-"""A training run: what it is made of, and where it goes on.
+"""Trains a net: on one device, several GPUs of a host, or several hosts.
 
-Runs on one device, on several GPUs of a host and on several hosts by the same
-code. Knows no file formats, and flags only to name a remedy; the loop itself
-is `ssd_tf.training.loop`.
+`train` opens a data set and calls `fit`, which builds or restores the run;
+the loop itself is `ssd_tf.training.loop`.
 """
 
 import contextlib
@@ -29,10 +28,10 @@ from ssd_tf.input_pipeline import batches
 from ssd_tf.nets import applications, averages, checkpoint, scopes
 from ssd_tf.nets.layers import synchronize_batch_norm
 from ssd_tf.nets.ssd import SSDNet
-from ssd_tf.training import log, loop, optimizers, overfit, run_lock, strategies
-from ssd_tf.training import run as changes
+from ssd_tf.training import loop, optimizers, overfit, run_lock, strategies
+from ssd_tf.training import run as training_run
 from ssd_tf.training import step as train_step
-from ssd_tf.training.feed import Feed
+from ssd_tf.training.feed import TrainingBatches
 from ssd_tf.training.options import check_used, remarks
 from ssd_tf.training.run import Run
 from ssd_tf.training.validation import Validation, Validator
@@ -52,7 +51,7 @@ def train(
     Args:
       dataset_dir: folder that `ssd_tf.convert` has written.
       train_dir: folder for checkpoints, config.json and logs.
-      **settings: those of train_ssd.py, such as
+      **settings: settings by the names of train_ssd.py's flags, such as
         `model_name="ssd_300_mobilenet_v2"`, `batch_size=8`.
 
     Returns:
@@ -68,16 +67,18 @@ def train(
 
 
 def run(options: TrainOptions) -> None:
-    """Trains as the options say; see `train`."""
+    """Trains with the options of train_ssd.py; see `train`."""
+    # Refuse options without effect, and name those that are left out.
     check_used(options)
     for line in remarks(options):
         say(line)
-    # The net: a preset with the classes of the data, and perhaps another trunk.
+    # The net is a preset with the classes of the data, on its trunk or another.
     names = tuple(catalog.class_names(options.dataset_dir))
     params = dataclasses.replace(options.net.params, num_classes=len(names) + 1)
     if options.net.trunk:
         params = applications.with_trunk(params, options.net.trunk)
     settings = Config(params, names, options.training)
+    # Train, or check only that the net can overfit a batch.
     splits = options.dataset_split_name, options.validation_split_name
     with records.explained_errors(options.dataset_dir, *splits):
         if options.run.overfit_batch:
@@ -88,16 +89,19 @@ def run(options: TrainOptions) -> None:
 
 
 def _train(options: TrainOptions, settings: Config) -> None:
+    """Opens the splits, finds the initial weights, and trains."""
     train_dir = options.run.train_dir
+    # Use all GPUs, and the hosts of TF_CONFIG.
     strategy = strategies.choose_strategy()
-    # The records to train on, and those to validate on.
+    # Open the records to train on, and those to validate on.
     names, validation = settings.class_names, None
     read, number = _open_split(options, options.dataset_split_name, names)
     if name := options.validation_split_name:
         read_val, num_images = _open_split(options, name, names)
         validation = Validation(read_val(None), num_images, name)
-    # The weights to start from, and what travels with them.
+    # Read the initial weights; anchors and input means may come with them.
     settings, start = starts.initial_weights(settings, train_dir, options.start)
+    # Train from there, or from where the run has stopped.
     fit(
         settings,
         train_dir,
@@ -111,7 +115,7 @@ def _train(options: TrainOptions, settings: Config) -> None:
 
 
 def _open_split(options, split, class_names):
-    """The reader of a split that was checked, and its number of images."""
+    """Checks a split; returns its reader and its number of images."""
     return record_check.open_split(
         options.dataset_dir, split, len(class_names), options.unreadable_shards
     )
@@ -129,7 +133,7 @@ def fit(
 ) -> SSDNet:
     """Trains until `max_number_of_steps`, from where an earlier run ended.
 
-    A run that was stopped and continues ends with the weights of one that was
+    A run that is stopped and continued ends with the weights of one that was
     never stopped; on CPUs bit for bit.
 
     Args:
@@ -137,19 +141,19 @@ def fit(
       train_dir: folder for checkpoints, config.json, metrics.jsonl and
         TensorBoard.
       read: reader of the records, see `input_pipeline.make_for_train`.
-      num_samples: number of images in a pass over them.
+      num_samples: number of images in a pass over the records.
       strategy: distribution strategy; one device by default.
-      start: weights to start from, where the train_dir has none.
+      start: initial weights, used if the train_dir has no checkpoint.
       validation: split to evaluate on, every `eval_interval_steps`.
       confirm_changes: continue a run even if its recipe was another.
 
     Returns:
-      The trained net; with the averaged weights where there are any.
+      The trained net; with the averaged weights if the run keeps them.
 
     Raises:
       UserError: the train_dir is of another configuration or in use, the
-        start does not fit, a loss is not finite, an image cannot be read.
-      Stopped: by SIGTERM or Ctrl-C, after it has saved.
+        start does not fit, a loss is non-finite, an image cannot be read.
+      Stopped: SIGTERM or Ctrl-C was received; the run is saved.
     """
     training = settings.training
     strategy = strategy or tf.distribute.get_strategy()
@@ -163,37 +167,32 @@ def fit(
     )
     chief = strategies.is_chief(strategy)
     with contextlib.ExitStack() as stack:
-        # One process holds the train_dir; the end of another worker is told.
+        # Lock the train_dir; explain the end of another worker.
         stack.enter_context(strategies.explained_end(strategy))
         if chief:
             stack.enter_context(run_lock.hold(train_dir))
         save_dir = stack.enter_context(_save_dir(train_dir, strategy, chief))
-        # Build net, optimizer and averages; restore them where a run goes on.
+        # Build net, optimizer and averages; restore them from a checkpoint.
         run = _prepare(
             settings, train_dir, save_dir, strategy, start, confirm_changes
         )
-        # Batches from where the run has stopped, and the validation.
+        # Prepare the batches from the next step on, and the validation.
         stack.enter_context(train_step.sums_in_order())
-        feed = Feed(run, read)
+        feed = TrainingBatches(run, read)
         validator = None
         if validation and chief:
             validator = Validator(validation, run.settings, train_dir)
         if chief:
-            # Nothing can be refused any more.
-            checkpoint.remove_partial(train_dir)
+            # Write to the train_dir, now that nothing can be refused any more.
+            training_run.remove_partial(train_dir)
             config.save(run.settings, train_dir)
-            stack.callback(_draw_curves, train_dir)
-        # Step by step until the end, a signal or a non-finite loss.
+            stack.callback(loop.draw_curves, train_dir)
+        # Take steps until the last one, a signal or a non-finite loss.
         loop.loop(run, feed, validator)
+    # Return the averaged weights, which evaluation and export use.
     if run.average:
         run.average.copy_to_model()
     return run.net
-
-
-def _draw_curves(train_dir: pathlib.Path) -> None:
-    logged = log.read(train_dir)
-    if logged and loop.draw_curves(train_dir) is None:
-        say("no curves.png without matplotlib: pip install ssd-tf[report]")
 
 
 def _prepare(
@@ -204,18 +203,21 @@ def _prepare(
     start: transfer.Start | None,
     confirm_changes: bool,
 ) -> Run:
-    """The state of a run, as it begins or as it was saved."""
+    """Builds the state of a run, and restores it if it was saved."""
     training = settings.training
     chief = strategies.is_chief(strategy)
     latest = tf.train.latest_checkpoint(str(train_dir))
     with strategy.scope():
+        # Build the net, with initial weights unless the run continues.
         settings, net, report = _begin(
             settings, train_dir if latest else None, start, confirm_changes
         )
         if report and chief:
             transfer.show(report, start, net.params)
+        # Let batch norm see the whole batch, not the part of one replica.
         if strategy.num_replicas_in_sync > 1:
             synchronize_batch_norm(net.model)
+        # The optimizer with its schedule, and the average of the weights.
         optimizer = optimizers.make_optimizer(
             training, settings.num_samples / training.batch_size
         )
@@ -223,12 +225,13 @@ def _prepare(
         average = None
         if training.ema_decay:
             average = averages.WeightAverage(net.model, training.ema_decay)
+    # Continue from the last checkpoint, with all of this state.
     step = tf.Variable(0, dtype=tf.int64, trainable=False)
-    manager = checkpoint.manager(
+    manager = training_run.make_manager(
         save_dir, net, optimizer, step, training.max_to_keep, average
     )
     if latest:
-        checkpoint.restore_run(manager.checkpoint, latest)
+        training_run.restore(manager.checkpoint, latest)
         if chief:
             say(f"going on from step {int(step)} of {train_dir}")
     return Run(
@@ -252,17 +255,26 @@ def _begin(
     start: transfer.Start | None,
     confirm_changes: bool,
 ) -> tuple[Config, SSDNet, base.Report | None]:
-    """The settings with what the net adds, the net, and what it starts from.
+    """Builds the net, with its initial weights if the run is new.
 
-    `begun_dir` is the train_dir of a run that goes on, and needs no start.
+    Args:
+      settings: net and recipe.
+      begun_dir: train_dir of a run that continues, which needs no start.
+      start: initial weights of a new run.
+      confirm_changes: continue even with another recipe.
+
+    Returns:
+      The settings with the params of the built net, the net, and a report of
+      the initial weights.
     """
     net = _build(settings.params, settings.training.precision)
     settings = dataclasses.replace(settings, params=net.params)
     report = None
     if begun_dir:
         before = checkpoint.load_run_config(begun_dir)
-        changes.check_same_state(begun_dir, before, settings)
-        changes.check_changes(begun_dir, before, settings, confirm_changes)
+        training_run.check_resumable(
+            begun_dir, before, settings, confirm_changes
+        )
     elif start:
         report = transfer.apply(net, start)
     scopes.freeze_others(net, settings.training.trainable_scopes)
@@ -270,12 +282,12 @@ def _begin(
 
 
 def _build(params: SSDParams, precision: str) -> SSDNet:
-    """The net; its size and its trunk may be of the user's choice."""
+    """Builds the net; explains an unfit size or trunk of the user's choice."""
     try:
         return SSDNet(params, precision)
     except ValueError as error:
         height, width = params.img_shape
-        # Keras says first where, then in bold what.
+        # Keras names the layer first, and then in bold the reason.
         *_, reason = re.sub(r"\x1b\[\d+m", "", str(error)).split("\n\n")[:2]
         raise UserError(
             f"{params.model_name} on {params.trunk} cannot be built for "
@@ -285,6 +297,7 @@ def _build(params: SSDParams, precision: str) -> SSDNet:
 
 
 def _check_batch_size(training: TrainParams, replicas: int) -> None:
+    """Raises UserError unless the replicas' parts of a batch are equal."""
     parts = training.gradient_accumulation_steps
     if training.batch_size % (replicas * parts):
         of_parts = f" in --gradient_accumulation_steps={parts} parts each"
@@ -299,7 +312,7 @@ def _check_batch_size(training: TrainParams, replicas: int) -> None:
 def _save_dir(
     train_dir: pathlib.Path, strategy: tf.distribute.Strategy, chief: bool
 ) -> Iterator[pathlib.Path]:
-    """Where to save: every worker takes part, but only the chief's is kept."""
+    """Yields the folder to save in; only that of the chief is kept."""
     if chief:
         yield train_dir
         return

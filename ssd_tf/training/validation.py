@@ -1,8 +1,8 @@
 """Evaluation inside a training run, and the best checkpoint it leaves.
 
-An evaluation changes nothing of the training. What was best so far, and
-whether to stop, follows from the lines of metrics.jsonl alone: a run that was
-killed and goes on decides as one that was not.
+An evaluation changes no state of the training. The best value so far and
+early stopping follow from the lines of metrics.jsonl alone: a run that was
+killed and continues decides as one that was not.
 """
 
 import contextlib
@@ -22,10 +22,11 @@ from ssd_tf.input_pipeline import batches
 from ssd_tf.nets import checkpoint
 from ssd_tf.nets.ssd import SSDNet
 from ssd_tf.training import log as metrics_log
+from ssd_tf.training.run import explained_writes, keep_only
 
 BEST_DIR = "best"
 History = Sequence[tuple[int, float]]  # step and value of each evaluation
-# The choices of `TrainParams.best_metric`, as they are shown.
+# Short names of the choices of `TrainParams.best_metric`.
 _SHORT = {
     "AP_VOC07/mAP": "VOC07 mAP",
     "AP_VOC12/mAP": "VOC12 mAP",
@@ -39,12 +40,12 @@ class Validation:
 
     records: tf.data.Dataset  # parsed, one pass, in a fixed order
     num_images: int
-    split: str  # their name
+    split: str  # name of the images
     batch_size: int = 8
 
 
 class Validator:
-    """Evaluates the net of one run again and again."""
+    """Evaluates the net of one run repeatedly."""
 
     def __init__(
         self,
@@ -55,9 +56,9 @@ class Validator:
         """Prepares the images.
 
         Args:
-          validation: what to evaluate on.
-          settings: of the run, with the params of the built net.
-          train_dir: of the run.
+          validation: the images.
+          settings: settings of the run, with the params of the built net.
+          train_dir: folder of the run.
 
         Raises:
           UserError: there are no images.
@@ -85,22 +86,22 @@ class Validator:
         average: Any,
         log: metrics_log.MetricsLog,
     ) -> dict[str, Any]:
-        """Evaluates, keeps the weights if they are the best, logs, says it.
+        """Evaluates the net, saves it if it is the best so far, and logs.
 
-        The line in metrics.jsonl comes last: whoever is killed before it
+        The line in metrics.jsonl comes last: a process killed before it
         evaluates this step once more.
 
         Args:
-          net: the run's, always the same one.
-          step: of its weights.
-          average: an `averages.WeightAverage`, whose weights are evaluated
-            and kept instead; or None.
-          log: of the run.
+          net: net of the run, the same in every call.
+          step: training step of its weights.
+          average: average of the weights, which is evaluated and saved
+            instead, or None.
+          log: log of the run.
 
         Returns:
           The metrics, see `evaluate.evaluate`.
         """
-        # A graph for each evaluation would fill the memory.
+        # Compiled once: each graph stays in memory.
         self._detect = self._detect or evaluate.make_detect(net)
         metric = self._settings.training.best_metric
         with average.swapped_in() if average else contextlib.nullcontext():
@@ -108,14 +109,14 @@ class Validator:
             before = [x for x in self.history() if x[0] < step]
             source = {"step": step, "split": self._split}
             if is_best(before, metrics[metric]):
-                with checkpoint.explained_writes(self._train_dir):
+                with explained_writes(self._train_dir):
                     save_best(
                         net,
                         self._settings,
                         self._train_dir,
                         {**metrics, **source},
                     )
-        with checkpoint.explained_writes(self._train_dir):
+        with explained_writes(self._train_dir):
             log.write_evaluation(
                 step, {"split": self._split, **_scalars(metrics)}
             )
@@ -138,19 +139,19 @@ class Validator:
             )
 
     def history(self) -> History:
-        """The evaluations of the run so far, by the metric that decides."""
+        """Returns the evaluations so far, by the metric that decides."""
         metric = self._settings.training.best_metric
         return history(self._train_dir, self._split, metric)
 
     def has_run(self, step: int) -> bool:
-        """Whether this step has been evaluated, by this process or before."""
+        """Tells whether this step has been evaluated, now or before a kill."""
         return any(
             entry["step"] == step and entry.get("split") == self._split
             for entry in metrics_log.read(self._train_dir)
         )
 
     def should_stop(self) -> bool:
-        """Whether `early_stopping_patience` is at its end."""
+        """Tells whether `early_stopping_patience` is exhausted."""
         patience = self._settings.training.early_stopping_patience
         return should_stop(self.history(), patience)
 
@@ -166,7 +167,7 @@ def _scalars(metrics: dict[str, Any]) -> dict[str, float | None]:
 def history(
     train_dir: str | os.PathLike, split: str, metric: str
 ) -> list[tuple[int, float]]:
-    """Step and value of each evaluation in metrics.jsonl, by step.
+    """Reads step and value of each evaluation in metrics.jsonl, by step.
 
     Evaluations without ground truth are left out; of two of a step the later
     one counts.
@@ -180,18 +181,18 @@ def history(
 
 
 def best_of(evaluations: History) -> tuple[int, float] | None:
-    """The first evaluation that no other one beats."""
+    """Returns the first evaluation with the largest value."""
     return max(evaluations, key=lambda item: item[1], default=None)
 
 
 def is_best(before: History, value: float | None) -> bool:
-    """Whether a value beats all before it; an equal one does not."""
+    """Tells whether a value is larger than all before it."""
     best = best_of(before)
     return value is not None and (best is None or value > best[1])
 
 
 def should_stop(evaluations: History, patience: int) -> bool:
-    """Whether the last `patience` evaluations, if not 0, beat none before."""
+    """Tells whether the best is `patience` evaluations old; never for 0."""
     if not patience or not evaluations:
         return False
     best = best_of(evaluations)
@@ -201,7 +202,7 @@ def should_stop(evaluations: History, patience: int) -> bool:
 def in_short(
     before: History, step: int, split: str, metric: str, value: float | None
 ) -> str:
-    """One line on an evaluation: `step 500, val: VOC07 mAP 0.812 (...)`."""
+    """Returns one line such as `step 500, val: VOC07 mAP 0.812 (...)`."""
     name = f"step {step}, {split}: {_SHORT.get(metric, metric)}"
     if value is None:
         return f"{name} -, no ground truth"
@@ -217,27 +218,27 @@ def save_best(
     train_dir: str | os.PathLike,
     metrics: dict[str, Any],
 ) -> None:
-    """Puts weights into `train_dir/best`, in the place of those there.
+    """Saves weights in `train_dir/best`, in place of those there.
 
     A process killed at any moment leaves the old ones or the new ones.
 
     Args:
-      net: with the weights that were evaluated.
-      settings: for `checkpoint.load_net`.
-      train_dir: of the run.
-      metrics: with the `step`; for metrics.json.
+      net: net with the weights that were evaluated.
+      settings: settings of the run, for `checkpoint.load_net`.
+      train_dir: folder of the run.
+      metrics: metrics of the weights and their `step`, for metrics.json.
     """
     folder = pathlib.Path(train_dir) / BEST_DIR
     folder.mkdir(parents=True, exist_ok=True)
     config.save(settings, folder)
     prefix = f"{checkpoint.PREFIX}-{metrics['step']}"
     name = checkpoint.PREFIX
-    # A run that was set back comes to the same step again. The files of a
-    # checkpoint cannot be replaced all at once, so the new ones have another
-    # name.
+    # A run that continues from an earlier step reaches the same step again. The
+    # files of a checkpoint cannot be replaced all at once, so the new ones get
+    # another name.
     if tf.train.latest_checkpoint(str(folder)) == str(folder / prefix):
         name = f"{checkpoint.PREFIX}-again"
-    # It names the new checkpoint in the file `checkpoint`, which is one
+    # The manager names the new checkpoint in the file `checkpoint`, by one
     # rename, and then deletes the old one.
     tf.train.CheckpointManager(
         tf.train.Checkpoint(model=net.model),
@@ -246,5 +247,5 @@ def save_best(
         checkpoint_name=name,
     ).save(checkpoint_number=metrics["step"])
     files.write_json(folder / evaluate.METRICS_FILE, metrics)
-    # Killed processes may have left others, and parts of them.
-    checkpoint.keep_only(folder, {checkpoint.find(folder).name})
+    # Killed processes may have left other checkpoints, whole or partial.
+    keep_only(folder, {checkpoint.find(folder).name})

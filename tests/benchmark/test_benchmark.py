@@ -104,7 +104,7 @@ def small_net():
 def test_every_stage_can_be_measured(small_net, monkeypatch, stage):
     for name in ("NUM_PHOTOS", "NUM_EVALUATED"):
         monkeypatch.setattr(benchmark_stages, name, 2)
-    cases = benchmark_stages.MAKERS[stage](small_net, 1)
+    cases = getattr(benchmark_stages, stage)(small_net, 1)
     assert cases
     for measure in cases.values():
         assert 0 < measure() < 60
@@ -203,10 +203,11 @@ def test_train_steps_take_turns(tmp_path):
     }
 
 
-def test_the_end_of_torchvisions_process_is_told(monkeypatch):
-    ends = [sys.executable, "-c", "pass"]
-    monkeypatch.setattr(torchvision, "_PROCESS", ends)
-    monkeypatch.setattr(torchvision, "_check_installed", lambda: None)
+def test_the_end_of_torchvisions_process_is_told(monkeypatch, tmp_path):
+    ends = tmp_path / "ends.py"
+    ends.write_text("pass")
+    monkeypatch.setattr(torchvision, "_SCRIPT", ends)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     net = inputs.make_net("ssd_128_mobilenet_v2", "float32")
     with pytest.raises(UserError, match="the process of its steps has ended"):
         torchvision.train(net, 1)
@@ -216,3 +217,46 @@ def test_without_torchvision_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="torch is not installed; pip install"):
         torchvision.train(None, 1)
+
+
+def test_without_a_checkout_it_says_so_in_one_line(monkeypatch, tmp_path):
+    missing = tmp_path / "torchvision_process.py"
+    monkeypatch.setattr(torchvision, "_SCRIPT", missing)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    with pytest.raises(UserError) as caught:
+        torchvision.train(None, 1)
+    assert str(caught.value) == (
+        f"--against=torchvision: {missing} not found; run it from a source "
+        "checkout of ssd_tf"
+    )
+
+
+def test_the_process_takes_a_step_for_each_line(monkeypatch, tmp_path):
+    asked = tmp_path / "asked.py"
+    log = tmp_path / "lines"
+    asked.write_text(
+        "import sys, json\n"
+        "assert len(json.loads(sys.stdin.readline())['boxes']) == 2\n"
+        "print('ready', flush=True)\n"
+        "for line in sys.stdin:\n"
+        f"    open({str(log)!r}, 'a').write('x')\n"
+        "    print(1.0, flush=True)\n"
+    )
+    monkeypatch.setattr(torchvision, "_SCRIPT", asked)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
+    processes, start = [], subprocess.Popen
+
+    def started(*args, **options):
+        processes.append(start(*args, **options))
+        return processes[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    net = inputs.make_net("ssd_128_mobilenet_v2", "float32")
+    measure = torchvision.train(net, 2)
+    # One to warm up, one to see how long it takes; then both once more.
+    assert log.read_text() == "xx"
+    assert 0 < measure() < 5
+    assert log.read_text() == "xxxx"
+    processes[0].communicate(timeout=60)  # it ends with its input
+    assert processes[0].returncode == 0

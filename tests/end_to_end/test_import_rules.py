@@ -165,14 +165,11 @@ def test_tf_slim_is_known_in_one_place():
     assert users == ["nets.layers"]
 
 
-def test_flags_are_known_to_commands_only():
-    flag_files = {"command", "config.flags", "train_ssd", "eval_ssd"}
+def test_flags_are_known_to_the_command_door_only():
     for name, names in modules().items():
-        if name in flag_files or name.endswith((".__main__", ".flags")):
+        if name in {"command", "command.flags"}:
             continue
-        if name not in {"training.replay", "training.curves"}:
-            assert not knows(names, "absl"), name
-            assert not knows(names, "ssd_tf.config.flags"), name
+        assert not knows(names, "absl"), name
 
 
 def test_light_modules_do_not_load_tensorflow(run_script):

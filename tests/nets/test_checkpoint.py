@@ -79,7 +79,7 @@ def test_weights_that_only_fit_by_their_shapes_are_refused(trained, changed):
     params = dataclasses.replace(trained.settings.params, **changed)
     other = dataclasses.replace(trained.settings, params=params)
     with pytest.raises(UserError, match=f"trained with {next(iter(changed))}"):
-        run.check_same_state("run", trained.settings, other)
+        run.check_resumable("run", trained.settings, other, True)
 
 
 def test_the_order_of_trained_parts_does_not_matter(trained):
@@ -90,11 +90,11 @@ def test_the_order_of_trained_parts_does_not_matter(trained):
         return dataclasses.replace(trained.settings, training=training)
 
     before = with_scopes("extra1", "stride8_box")
-    run.check_same_state(
-        "run", before, with_scopes("stride8_box", "extra1", "extra1")
+    run.check_resumable(
+        "run", before, with_scopes("stride8_box", "extra1", "extra1"), False
     )
     with pytest.raises(UserError, match=r"\('extra1', 'stride8_box'\), not"):
-        run.check_same_state("run", before, with_scopes("extra1"))
+        run.check_resumable("run", before, with_scopes("extra1"), True)
 
 
 def test_weights_alone_are_no_run_that_could_go_on(trained, tmp_path):
@@ -143,7 +143,7 @@ def test_only_remains_of_saves_are_removed(tmp_path):
     for folder in ("ckpt-8_temp", "ckpt-backup"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "part-00000-of-00001").touch()
-    checkpoint.remove_partial(tmp_path)
+    run.remove_partial(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {*whole, *of_the_user, "ckpt-backup"}
     assert list((tmp_path / "ckpt-backup").iterdir())

@@ -12,7 +12,6 @@ import dataclasses
 import sys
 
 import tensorflow as tf
-from absl import flags
 
 from ssd_tf import command
 from ssd_tf.config import presets
@@ -126,8 +125,14 @@ def validation_of(dataset_dir: str) -> Validation:
     )
 
 
-def main() -> None:
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """No flags: the arguments are read by `main`."""
+
+
+def main(options: NoOptions) -> None:
     """Trains."""
+    del options
     mode, net, dataset_dir, train_dir, steps, *start = sys.argv[1:]
     strategy = strategy_of(mode)
     run = settings(net, catalog.class_names(dataset_dir), int(steps))
@@ -151,4 +156,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, flags.FlagValues(), __doc__, sys.argv[:1])
+    command.run(main, NoOptions, __doc__, sys.argv[:1])

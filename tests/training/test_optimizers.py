@@ -215,3 +215,39 @@ def test_loss_scale_is_1_but_in_float16():
     scaled = built(variables(), "sgd", precision="mixed_float16")
     # Keras's start of a dynamic scale.
     assert float(optimizers.loss_scale(scaled)) == 2.0**15
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["_get_variable_index", "_use_weight_decay", "_all_reduce_sum_gradients"],
+)
+def test_keras_still_has_the_private_methods_of_optimizers(name):
+    """Fails on a Keras that no longer has a method that `_Recipe` relies on.
+
+    Only `_Recipe` uses them; write it anew for such a version.
+    """
+    for cls in optimizers._CLASSES.values():
+        keras_class = cls.__mro__[2]
+        assert keras_class.__module__.startswith("keras.")
+        assert callable(getattr(keras_class, name)), keras_class
+
+
+def test_keras_still_calls_what_the_recipe_overrides(monkeypatch):
+    """Fails on a Keras that calls other methods than `_Recipe` overrides."""
+    names = {"_use_weight_decay", "_all_reduce_sum_gradients"}
+    called = set()
+
+    def spied(name):
+        method = getattr(optimizers._Recipe, name)
+
+        def spy(self, argument):
+            called.add(name)
+            return method(self, argument)
+
+        return spy
+
+    for name in names:
+        monkeypatch.setattr(optimizers._Recipe, name, spied(name))
+    weights = variables()
+    take_step(built(weights, "adamw"), weights)
+    assert called == names

@@ -66,7 +66,7 @@ def test_a_small_net_learns_its_batch_by_heart(shapes_data, capsys):
     assert verdict.passed and verdict.steps % overfit.EVAL_INTERVAL == 0
     assert verdict.loss < 0.1 * verdict.first_loss
     assert min(verdict.metrics.values()) == pytest.approx(1.0)
-    assert "one batch by heart: yes" in capsys.readouterr().out
+    assert "one batch overfitted: yes" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -85,10 +85,12 @@ def test_a_net_that_does_not_learn_fails_with_reasons(
     monkeypatch.setattr(evaluate, "evaluate", counted)
     settings = settings_of(shapes_data)
     data = records.read(shapes_data, "train").take(2)
-    with pytest.raises(UserError, match="by heart; likely reasons: .*--seed"):
+    with pytest.raises(
+        UserError, match="overfit its batch; likely reasons: .*--seed"
+    ):
         overfit.overfit(settings, data, 2, max_steps=1)
     output = capsys.readouterr().out
-    assert "one batch by heart: NO" in output
+    assert "one batch overfitted: NO" in output
     assert "AP_VOC07/mAP, own batch" in output
     assert sizes == [2]
 

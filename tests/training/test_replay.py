@@ -190,8 +190,7 @@ def leave(train_dir, batch):
 
 
 def look(train_dir, path, capsys):
-    replay.FLAGS(["replay", f"--train_dir={train_dir}", f"--batch={path}"])
-    replay.main()
+    replay.main(replay.ReplayOptions(str(train_dir), str(path)))
     return capsys.readouterr().out
 
 

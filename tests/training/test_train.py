@@ -193,7 +193,7 @@ def test_weight_decay_counts_kernels_only():
 
 
 def test_lines_after_the_restored_step_are_dropped(tmp_path):
-    path = tmp_path / metrics_log.METRICS_FILE
+    path = tmp_path / metrics_log.LOG_FILE
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
     log = metrics_log.MetricsLog(tmp_path, 2)
     log.write(3, {"loss": 0.5})
@@ -224,3 +224,49 @@ def test_adam_moves_as_far_as_it_should():
     for _ in range(100):
         optimizer.apply_gradients([(tf.constant([0.01]), variable)])
     assert float(variable[0]) == pytest.approx(-0.1, rel=1e-3)
+
+
+def test_one_call_trains_and_returns_the_detector(
+    shapes_data, tmp_path, capsys
+):
+    settings = {
+        "model_name": "ssd_128_mobilenet_v2",
+        "batch_size": 4,
+        "max_number_of_steps": 2,
+        "augmentation": "none",
+    }
+    train_dir = tmp_path / "run"
+    detector = train.train(shapes_data, train_dir, **settings)
+    assert detector.class_names == tuple(catalog.class_names(shapes_data))
+    assert detector.input_size == (128, 128)
+    recipe_of_run = config.load(train_dir).training
+    assert recipe_of_run.batch_size == 4
+    assert recipe_of_run.augmentation == recipe.AUGMENTATIONS["none"]
+    assert last_step(train_dir) == 2
+    # The same call has nothing left to do.
+    train.train(shapes_data, train_dir, **settings)
+    assert "going on from step 2" in capsys.readouterr().out
+    assert last_step(train_dir) == 2
+
+
+def last_step(train_dir):
+    return checkpoint.step_of(checkpoint.find(train_dir))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_sise": 4}, "batch_sise: no such setting; do you mean batch_s"),
+        (
+            {"batch_size": 0},
+            "batch_size=0: expected a whole number of at least",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_the_words_of_the_call(
+    shapes_data, tmp_path, settings, message
+):
+    with pytest.raises(UserError) as caught:
+        train.train(shapes_data, tmp_path / "run", **settings)
+    assert str(caught.value).startswith(message)
+    assert not (tmp_path / "run").exists()

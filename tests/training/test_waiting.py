@@ -26,7 +26,7 @@ def steps(clock, watch, number, wait, compute):
 
 def test_the_share_of_each_window():
     clock = Clock()
-    watch = loop.WaitingTime(clock)
+    watch = loop.InputStall(clock)
     # The first one fills buffers and compiles.
     assert steps(clock, watch, 2, wait=60.0, compute=20.0) == 0.0
     assert steps(clock, watch, 10, wait=1.0, compute=3.0) == 0.25
@@ -36,7 +36,7 @@ def test_the_share_of_each_window():
 
 
 def test_real_time():
-    watch = loop.WaitingTime()
+    watch = loop.InputStall()
     watch.share()
     with watch.waiting():
         time.sleep(0.3)
@@ -46,7 +46,7 @@ def test_real_time():
 
 
 def test_a_failed_wait_keeps_its_error():
-    watch = loop.WaitingTime()
+    watch = loop.InputStall()
     with pytest.raises(StopIteration), watch.waiting():
         next(iter([]))
 

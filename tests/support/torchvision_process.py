@@ -1,4 +1,4 @@
-"""The train step of torchvision's `ssd300_vgg16`, measured when asked.
+"""Takes the train step of torchvision's `ssd300_vgg16` when asked.
 
 A process of its own, which `ssd_tf.benchmark.torchvision` starts and asks:
 where TensorFlow is imported, torch's steps take a quarter to a half longer.
@@ -9,70 +9,77 @@ import json
 import pathlib
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
-
-from ssd_tf.benchmark.stages import Measure, warmed
-from ssd_tf.config.training import TrainParams
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def main() -> None:
-    """Reads the batch, a line of JSON; answers each line after it in seconds.
+    """Reads the batch, a line of JSON; answers each line after a step.
 
-    They are seconds per image. It ends when nobody is there to ask.
+    It ends with its input.
     """
-    measure = make_measure(**json.loads(sys.stdin.readline()))
+    step = make_step(**json.loads(sys.stdin.readline()))
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     for _ in sys.stdin:
-        sys.stdout.write(f"{measure()}\n")
+        sys.stdout.write(f"{step()}\n")
         sys.stdout.flush()
 
 
-def make_measure(
+def make_step(
     img_shape: tuple[int, int],
     num_classes: int,
     boxes: list[list[list[float]]],
     labels: list[list[int]],
-) -> Measure:
-    """A whole step: transform, forward, matching, loss, backward, SGD.
+    momentum: float,
+    weight_decay: float,
+) -> Callable[[], float]:
+    """Makes a whole step: transform, forward, matching, loss, backward, SGD.
 
     Args:
       img_shape: height and width of the images.
-      num_classes: with the background.
+      num_classes: number of classes, with the background.
       boxes: per image its boxes `[xmin, ymin, xmax, ymax]` in pixels.
-      labels: their classes, 1 to num_classes - 1.
+      labels: classes of the boxes, 1 to num_classes - 1.
+      momentum: momentum of SGD.
+      weight_decay: weight decay of SGD.
+
+    Returns:
+      A function that takes a step and returns its loss.
     """
-    # They stay declared as long as this lives: as long as the measurement.
     declared = _declare_missing_operators()
     model = _model(num_classes)
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=0.0,
-        momentum=TrainParams.momentum,
-        weight_decay=TrainParams.weight_decay,
+        momentum=momentum,
+        weight_decay=weight_decay,
     )
     images, targets = _batch(img_shape, boxes, labels)
 
-    def step():
+    def step() -> float:
         optimizer.zero_grad()
         loss = sum(model(images, targets).values())
         loss.backward()
         optimizer.step()
-        return declared, loss.item()
+        return loss.item()
 
-    return warmed(step, len(images))
+    step.declared = declared  # they end with the object
+    return step
 
 
 def _declare_missing_operators() -> Any:
-    """Declares what torchvision's import names, where its library won't load.
+    """Declares operators that torchvision names, if its library fails to load.
 
-    It does not where torch was built for another device. A train step needs
-    no operator of it.
+    The library fails where torch was built for another device. A train step
+    needs none of its operators.
 
     Returns:
-      What must be kept, or None.
+      The declaration, which must be kept, or None.
     """
     origin = importlib.util.find_spec("torchvision").origin
     folder = pathlib.Path(origin).parent
@@ -89,9 +96,9 @@ def _declare_missing_operators() -> Any:
 
 
 def _model(num_classes: int) -> Any:
-    """The untrained network, on the GPU if there is one."""
+    """Builds the untrained network, on the GPU if there is one."""
     with warnings.catch_warnings():
-        # That it reads no images without its library.
+        # It warns that it cannot read images without its library.
         warnings.simplefilter("ignore")
         from torchvision.models import detection
 
@@ -106,7 +113,7 @@ def _batch(
     boxes: list[list[list[float]]],
     labels: list[list[int]],
 ) -> tuple[list, list]:
-    """Images 0..1 and their targets."""
+    """Makes images 0..1 and their targets."""
     targets = [
         {
             "boxes": torch.tensor(box, device=DEVICE),
