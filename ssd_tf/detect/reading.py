@@ -191,7 +191,9 @@ def _read_still(still, reader):
 def _read_encoded(names, source, reader):
     try:
         encoded, pixels = read_image(source, reader.max_pixels)
-    except (OSError, images.UnreadableImageError) as error:
+    except OSError as error:
+        return Unreadable(names[0], error.strerror or str(error))
+    except images.UnreadableImageError as error:
         return Unreadable(names[0], str(error))
     return Picture(*names, pixels, encoded, reader.prepare(pixels, encoded))
 

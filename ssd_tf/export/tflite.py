@@ -19,6 +19,7 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder, flexbuffers
 
 from ssd_tf.config.evaluation import DetectionParams
+from ssd_tf.detect import description
 from ssd_tf.export import runner as heads
 from ssd_tf.export import saved_model, tflite_metadata
 from ssd_tf.export.model import Model, describe
@@ -214,13 +215,13 @@ def _finish(content, model, options, raw_heads):
     _add_metadata(tree, model, raw_heads)
     builder = Builder()
     builder.Finish(tree.Pack(builder), b"TFL3")
-    return tflite_metadata.pack(
+    return description.pack(
         bytes(builder.Output()),
         {
-            tflite_metadata.LABELS: "".join(
+            description.LABEL_MAP: "".join(
                 f"{name}\n" for name in model.class_names
             ),
-            tflite_metadata.MODEL: json.dumps(describe(model, options)),
+            description.MODEL_FILE: json.dumps(describe(model, options)),
         },
     )
 

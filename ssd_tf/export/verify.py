@@ -19,7 +19,7 @@ from ssd_tf import command
 from ssd_tf.command import files
 from ssd_tf.config.evaluation import DetectionParams
 from ssd_tf.export import runner
-from ssd_tf.export.formats import Subject
+from ssd_tf.export.formats import ExportedFile
 from ssd_tf.export.runner import Found
 from ssd_tf.input_pipeline import preprocessing
 from ssd_tf.multibox import boxes as geometry
@@ -58,7 +58,7 @@ TOLERANCES = {
 
 def verify(
     net: SSDNet,
-    wanted: Sequence[Subject],
+    wanted: Sequence[ExportedFile],
     encoded: Sequence[bytes],
     measure: Callable[[Found], float] | None = None,
     batch_size: int = 1,

@@ -36,7 +36,11 @@ COMMANDS = [
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[-1])
 def test_help_shows_every_flag_with_its_default(words):
     text = finish(start(*words, "--help"))
-    assert "(default: " in text
+    # Those two have no flag with a default.
+    assert "(default: " in text or words[-1] in (
+        "ssd_tf.curves",
+        "ssd_tf.replay",
+    )
     assert "\n  --" in text or "\n--" in text or "--[no]" in text
     assert "python" in text.splitlines()[2] or "python" in text
 

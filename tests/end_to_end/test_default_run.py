@@ -1,6 +1,5 @@
 """The whole way, from pictures to a SavedModel, in small."""
 
-import dataclasses
 import json
 
 import pytest
@@ -9,17 +8,12 @@ from served import load_predictor
 
 from ssd_tf import demo
 
-SMALL = dataclasses.replace(
-    demo.TRAINING,
-    batch_size=8,
-    max_number_of_steps=3,
-    log_every_n_steps=1,
-)
+SMALL = {"batch_size": 8, "max_number_of_steps": 3, "log_every_n_steps": 1}
 
 
 @pytest.mark.slow
 def test_everything_that_is_promised_is_there(tmp_path, capsys):
-    metrics = demo.default_run(tmp_path, 24, 8, SMALL)
+    metrics = demo.default_run(tmp_path, 24, 8, **SMALL)
     shown = capsys.readouterr().out
     for path in (
         "raw",
@@ -44,7 +38,7 @@ def test_everything_that_is_promised_is_there(tmp_path, capsys):
 
     # Once more: nothing is trained again, and the next version is exported.
     before = sorted((tmp_path / "train").glob("ckpt*"))
-    demo.default_run(tmp_path, 24, 8, SMALL)
+    demo.default_run(tmp_path, 24, 8, **SMALL)
     assert "going on from step 3" in capsys.readouterr().out
     assert sorted((tmp_path / "train").glob("ckpt*")) == before
     assert (tmp_path / "export" / "2").is_dir()

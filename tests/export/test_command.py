@@ -10,9 +10,11 @@ from absl import flags
 from processes import finish, start
 
 from ssd_tf import command
+from ssd_tf.command.flags import define, read
+from ssd_tf.config.export import ExportOptions
 from ssd_tf.detect import saved_model
 from ssd_tf.export import __main__ as export
-from ssd_tf.export import flags as export_flags
+from ssd_tf.export.export import formats_of
 
 
 def test_the_command_exports_with_what_was_measured(lively, tmp_path):
@@ -48,7 +50,10 @@ def test_the_command_exports_with_what_was_measured(lively, tmp_path):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--formats=tflight", "--formats=tflight: choose of saved_model, tfl"),
+        (
+            "--formats=tflight",
+            "--formats=tflight: expected some of saved_model, tfl",
+        ),
         ("--formats=tflite_int8", "learns its ranges .* --dataset_dir"),
         ("--metrics=none.json", "none.json: No such file"),
         ("--input_type=pixels", "input_type"),
@@ -58,15 +63,12 @@ def test_the_command_exports_with_what_was_measured(lively, tmp_path):
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(
-    lively, tmp_path, monkeypatch, capsys, flag, message
+    lively, tmp_path, capsys, flag, message
 ):
-    values = flags.FlagValues()
-    export_flags.define(values)
-    monkeypatch.setattr(export, "FLAGS", values)
     argv = ["export", f"--checkpoint_path={lively.train_dir}"]
     argv += [f"--export_dir={tmp_path / 'ssd'}", *flag.split()]
     with pytest.raises(SystemExit) as ended:
-        command.run(export.main, values, "", argv)
+        command.run(export.main, ExportOptions, "", argv)
     assert ended.value.code == 1
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ") and re.search(message, error), error
@@ -87,6 +89,7 @@ def test_mistakes_are_one_line_and_write_nothing(
 )
 def test_formats_that_are_written(arguments, there, names):
     values = flags.FlagValues()
-    export_flags.define(values)
+    define(ExportOptions, values)
     values(["export", *arguments])
-    assert export_flags.formats_of(values, there) == names
+    options = read(ExportOptions, values)
+    assert formats_of(options, there) == tuple(names)

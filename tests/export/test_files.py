@@ -15,9 +15,10 @@ from exported_files import assert_takes_bytes, detect, metadata_of, resized
 from processes import ROOT, error_of, finish, start
 
 from ssd_tf.config.evaluation import DetectionParams
-from ssd_tf.detect import runtimes
-from ssd_tf.export import formats, tflite_metadata, verify
+from ssd_tf.config.export import FORMATS
+from ssd_tf.detect import description, runtimes
 from ssd_tf.export import formats as subjects
+from ssd_tf.export import verify
 from ssd_tf.export.model import fingerprint
 
 EXACT = 1e-4
@@ -38,7 +39,7 @@ def exported(lively, trained, tmp_path_factory):
     run += [f"--export_dir={folder}"]
     data = [f"--dataset_dir={trained.dataset_dir}", "--calibration_images=32"]
     data += [f"--verify={trained.dataset_dir}", "--verify_images=12"]
-    every = f"--formats={','.join(formats.FORMATS)}"
+    every = f"--formats={','.join(FORMATS)}"
     (folder / "said").write_text(finish(start(*run, every, *data)))
     (folder / "verify.json").rename(folder / "verified.json")
     return folder
@@ -109,7 +110,7 @@ def test_all_detections_of_a_class_are_kept(exported, lively, images):
 def test_files_state_their_weights_and_options(exported, lively, tmp_path):
     asked = DetectionParams(select_threshold=0.3)
     found = subjects.find(exported, asked)
-    assert [each.name for each in found][:6] == [*formats.FORMATS]
+    assert [each.name for each in found][:6] == [*FORMATS]
     for each in found:
         stated = subjects.described(each.path)["weights_sha256"]
         assert stated == fingerprint(lively.net)
@@ -133,7 +134,7 @@ def test_metadata_is_where_readers_look_for_it(exported, trained):
     assert buffer[4:8] == b"M001"
     assert b"detection_result" in buffer and b"1.2.0" in buffer
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = archive.read(tflite_metadata.LABELS).decode().split()
+        names = archive.read(description.LABEL_MAP).decode().split()
     assert tuple(names) == trained.settings.class_names
 
 
@@ -187,7 +188,7 @@ def test_onnx_says_what_it_is(exported, trained):
 def test_the_command_has_verified_all(exported):
     models = json.loads((exported / "verified.json").read_text())["models"]
     names = [entry["name"] for entry in models]
-    assert names[:7] == ["keras", *formats.FORMATS]
+    assert names[:7] == ["keras", *FORMATS]
     for entry in models[1:]:
         assert entry["failures"] == []
         assert entry["megabytes"] > 0 and entry["median_ms"] > 0
