@@ -67,4 +67,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Lists the public names, imported or not."""
-    return sorted({*globals(), *__all__})
+    return __all__

@@ -43,7 +43,7 @@ def train(
     dataset_dir: str | os.PathLike,
     train_dir: str | os.PathLike,
     **settings: Any,
-) -> Detector:
+) -> Detector | None:
     """Trains a net on a converted data set.
 
     The same call continues from the last checkpoint of `train_dir`.
@@ -55,15 +55,16 @@ def train(
         `model_name="ssd_300_mobilenet_v2"`, `batch_size=8`.
 
     Returns:
-      The trained detector.
+      The trained detector; None with `overfit_batch`, which saves nothing.
 
     Raises:
       UserError: a setting is invalid, the data cannot be trained on, or see
         `fit`.
     """
     values = {"dataset_dir": dataset_dir, "train_dir": train_dir, **settings}
-    run(build(TrainOptions, values))
-    return load_detector(train_dir)
+    options = build(TrainOptions, values)
+    run(options)
+    return None if options.run.overfit_batch else load_detector(train_dir)
 
 
 def run(options: TrainOptions) -> None:
