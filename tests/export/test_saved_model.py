@@ -20,6 +20,7 @@ from ssd_tf.detect import saved_model as serving
 from ssd_tf.export import saved_model, signatures, verify, warmup
 from ssd_tf.export.decoding import Decoding
 from ssd_tf.export.model import Model
+from ssd_tf.input_pipeline import preprocessing
 
 OUTPUTS = {
     "detection_boxes",
@@ -54,7 +55,7 @@ def example(encoded):
 
 def pixels(encoded):
     """uint8 [h, w, 3]; Pillow's JPEG decoder would differ by single steps."""
-    return tf.io.decode_jpeg(encoded).numpy()
+    return preprocessing.decode(encoded).numpy()
 
 
 def run_in_session(saved_model_dir, requests, folder):
