@@ -35,7 +35,7 @@ __all__ = [
 
 def run(
     main: Callable[..., None],
-    options: type | absl_flags.FlagValues,
+    options: type,
     description: str,
     argv: Sequence[str] | None = None,
     takes_arguments: bool = False,
@@ -51,10 +51,8 @@ def run(
         flags; by default there may be none.
     """
     argv = list(sys.argv if argv is None else argv)
-    flag_values = options
-    if isinstance(options, type):
-        flag_values = absl_flags.FlagValues()
-        define(options, flag_values)
+    flag_values = absl_flags.FlagValues()
+    define(options, flag_values)
     if takes_arguments:
         flag_values.set_gnu_getopt()  # flags may stand behind arguments
     try:
@@ -67,8 +65,8 @@ def run(
                 f"unexpected argument {rest[0]!r}; "
                 "flags are written --name=value, see --help"
             )
-        first = [read(options, flag_values)] if flag_values != options else []
-        main(*first, *[rest] if takes_arguments else [])
+        arguments = [rest] if takes_arguments else []
+        main(read(options, flag_values), *arguments)
     except absl_flags.Error as error:
         _fail(f"{error}; see --help")
     except UserError as error:

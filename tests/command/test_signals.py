@@ -26,12 +26,14 @@ with signals.stop_requests() as requests:
         print("interrupted", flush=True)
 """
 STOPPED = """
-import sys
-from absl import flags
+import dataclasses, sys
 from ssd_tf import command
-def main():
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    pass
+def main(options):
     raise command.Stopped(sys.argv[1] or None, 120, "runs/x")
-command.run(main, flags.FlagValues(), "", ["x"])
+command.run(main, NoOptions, "", ["x"])
 """
 
 
